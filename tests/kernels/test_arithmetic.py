@@ -1,0 +1,245 @@
+"""The CUDA kernels' arithmetic without a GPU: the same source, compiled as C++, against the NumPy reference.
+
+A block's threads are fibers that take turns at ``__syncthreads``. Each kernel runs with the threads in several orders,
+which must not matter: a missing barrier would show. Arrays lie between guards of NaN, which a read out of bounds
+returns and a write changes.
+"""
+import ctypes
+import shutil
+import subprocess
+import types
+
+import numpy as np
+import pytest
+
+from util import noise
+from util.normalization import kernels, power_iteration
+
+pytestmark = [
+    pytest.mark.kernels,
+    pytest.mark.skipif(shutil.which('g++') is None, reason='needs g++ to compile the kernels as C++'),
+]
+
+SHIM = r'''
+#include <setjmp.h>
+#include <ucontext.h>
+#include <cmath>
+#include <cstddef>
+#include <utility>
+#include <vector>
+using std::sqrt;
+#define __global__
+#define __device__ static
+#define __shared__ static  // blocks run one after the other
+struct Index { unsigned x, y, z; };
+static Index threadIdx, blockIdx, blockDim, gridDim;
+static jmp_buf scheduler, fibers[1024];
+static void __syncthreads() { if (!_setjmp(fibers[threadIdx.x])) _longjmp(scheduler, 1); }
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)(((unsigned __int128)a * b) >> 64);
+}
+'''
+
+RUNNER = r'''
+template <class... A, size_t... I> void apply(void (*kernel)(A...), void** args, std::index_sequence<I...>) {
+    kernel(*(A*)args[I]...);
+}
+template <class... A> void call(void (*kernel)(A...), void** args) {
+    apply(kernel, args, std::index_sequence_for<A...>());
+}
+static void** arguments;
+static std::vector<char> stacks, state;
+enum { FRESH, WAITING, ENDED };
+static void body() {
+    call(KERNEL, arguments);
+    state[threadIdx.x] = ENDED;
+    _longjmp(scheduler, 1);
+}
+static void resume() {  // the thread threadIdx.x, until its next barrier or its end
+    if (_setjmp(scheduler)) return;
+    if (state[threadIdx.x] == WAITING) _longjmp(fibers[threadIdx.x], 1);
+    state[threadIdx.x] = WAITING;
+    const size_t size = 1 << 15;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = &stacks[threadIdx.x * size], context.uc_stack.ss_size = size, context.uc_link = nullptr;
+    makecontext(&context, body, 0);
+    setcontext(&context);
+}
+// 0, or 1 if some threads of a block ended while others waited at a barrier.
+extern "C" int run(int blocks, int threads, void** args, int order) {
+    stacks.resize((size_t)threads << 15);
+    arguments = args, gridDim.x = blocks, blockDim.x = threads;
+    for (int b = 0; b < blocks; ++b) {
+        blockIdx.x = order == 1 ? blocks - 1 - b : b;
+        state.assign(threads, FRESH);
+        for (int n_ended = 0; n_ended < threads;) {
+            for (int k = 0; k < threads; ++k) {
+                threadIdx.x = order == 0 ? k : order == 1 ? threads - 1 - k : (unsigned)(k * 37 + 11) % threads;
+                resume();
+            }
+            n_ended = 0;
+            for (char x : state) n_ended += x == ENDED;
+            if (n_ended && n_ended < threads) return 1;
+        }
+    }
+    return 0;
+}
+'''
+
+
+class Kernel:
+    """A CUDA kernel on the CPU, called like a ``cupy.RawKernel``; its threads come in order 0, 1 or 2."""
+
+    def __init__(self, folder, source, name):
+        stem = folder / name
+        stem.with_suffix('.cpp').write_text(SHIM + source + RUNNER.replace('KERNEL', name))
+        subprocess.run(['g++', '-std=c++17', '-O1', '-shared', '-fPIC', '-o',
+                        str(stem.with_suffix('.so')), str(stem.with_suffix('.cpp'))], check=True)
+        self.run = ctypes.CDLL(str(stem.with_suffix('.so'))).run
+        self.order, self.calls = 0, 0
+
+    def __call__(self, grid, block, args):
+        assert len(grid) == len(block) == 1 and 1 <= block[0] <= 1024 and grid[0] >= 1
+        guarded, pointers, keep = {}, [], []
+        for a in args:
+            if isinstance(a, np.ndarray):
+                assert a.flags.c_contiguous
+                if id(a) not in guarded:
+                    edge = np.full(64, np.nan).astype(a.dtype) if a.dtype.kind == 'f' else np.full(64, 99, a.dtype)
+                    guarded[id(a)] = a, np.concatenate((edge, a.ravel(), edge)), edge
+                keep.append(ctypes.c_void_p(guarded[id(a)][1][64:].ctypes.data))
+                pointers.append(ctypes.addressof(keep[-1]))
+            else:
+                assert isinstance(a, np.generic), 'a RawKernel takes arrays and NumPy scalars, not {!r}'.format(a)
+                keep.append(np.array(a))
+                pointers.append(keep[-1].ctypes.data)
+        pointers = (ctypes.c_void_p * len(pointers))(*pointers)
+        assert not self.run(grid[0], block[0], pointers, self.order), 'divergent barrier'
+        for a, buffer, edge in guarded.values():
+            a[...] = buffer[64:-64].reshape(a.shape)
+            np.testing.assert_array_equal(buffer[:64], edge)
+            np.testing.assert_array_equal(buffer[-64:], edge)
+        self.calls += 1
+
+
+@pytest.fixture(scope='module')
+def spectral(tmp_path_factory):
+    made = {}
+    for dtype in ('float32', 'float64'):
+        folder = tmp_path_factory.mktemp(dtype)
+        for name in kernels.KERNEL_NAMES:
+            made[name, dtype] = Kernel(folder, kernels.KERNEL_SOURCES['spectral_' + dtype], name)
+    return made
+
+
+@pytest.fixture
+def on_cpu(spectral, monkeypatch):
+    """The launch code of util.normalization.kernels on NumPy arrays, with new arrays full of NaN."""
+    arrays = types.SimpleNamespace(empty=lambda shape, dtype: np.full(shape, np.nan, dtype))
+    monkeypatch.setattr(kernels, 'backend', types.SimpleNamespace(get_array_module=lambda *_: arrays))
+    monkeypatch.setattr(kernels, 'get_kernel', lambda name, dtype: spectral[name, dtype.name])
+    yield spectral
+    for kernel in spectral.values():
+        kernel.order, kernel.calls = 0, 0
+
+
+# shape and axis of the outputs: among them one row, one column, and more rows than a block has threads
+SHAPES = [((1, 1), 0), ((1, 2100), 0), ((300, 1), 0), ((2500, 3), 0), ((33, 65), 0), ((5, 3, 4, 4), 0),
+          ((70, 40, 3, 3), 0), ((6, 7, 4, 4), 1), ((1, 40, 2), 1), ((40, 1, 3), 1)]
+
+
+def reference(W, u, n, eps, factor, axis):
+    W, u = W.astype(np.float64), u.astype(np.float64)
+    u, v, sigma = power_iteration.power_iteration(power_iteration.as_matrix(W, axis), u, n, eps)
+    return factor * W / sigma, u, v, sigma
+
+
+@pytest.mark.parametrize('dtype,rtol', [('float32', 2e-5), ('float64', 1e-12)])
+@pytest.mark.parametrize('shape,axis', SHAPES)
+def test_normalize(on_cpu, shape, axis, dtype, rtol):
+    rng = np.random.RandomState(0)
+    W = (0.02 * rng.standard_normal(shape)).astype(dtype)
+    u = rng.standard_normal(shape[axis]).astype(dtype)
+    for n in (1, 3):
+        expected = reference(W, u, n, 1e-3, 1.7, axis)
+        results = []
+        for order in range(3):
+            for kernel in on_cpu.values():
+                kernel.order, kernel.calls = order, 0
+            stored = None if order == 0 else u.copy()
+            results.append(kernels.normalize(W, u, n, 1e-3, 1.7, axis, stored))
+            assert sum(kernel.calls for kernel in on_cpu.values()) == 1 + 2 * n
+            if stored is not None:
+                np.testing.assert_array_equal(stored, results[-1][1])
+                assert stored is not results[-1][1]
+        for name, first, second, third, right in zip(('W_bar', 'u', 'v', 'sigma'), *results, expected, strict=True):
+            assert first.dtype == dtype, name
+            np.testing.assert_array_equal(first, second, err_msg=name)
+            np.testing.assert_array_equal(first, third, err_msg=name)
+            np.testing.assert_allclose(first, right, rtol=rtol, atol=rtol * np.abs(right).max(), err_msg=name)
+
+
+@pytest.mark.parametrize('dtype,rtol', [('float32', 2e-5), ('float64', 1e-12)])
+@pytest.mark.parametrize('shape,axis', SHAPES)
+def test_gradient(on_cpu, shape, axis, dtype, rtol):
+    rng = np.random.RandomState(1)
+    W, g = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    _, u, v, sigma = (np.asarray(x, dtype) for x in reference(W, rng.standard_normal(shape[axis]), 1, 1e-12, 1.0, axis))
+    S = power_iteration.from_matrix(np.outer(u.astype('d'), v.astype('d')), shape, axis)
+    right = 1.7 / sigma * (g.astype('d') - (g.astype('d') * W).sum() / sigma * S)
+    results = []
+    for order in range(3):
+        for kernel in on_cpu.values():
+            kernel.order, kernel.calls = order, 0
+        results.append(kernels.gradient(W, g, u, v, sigma, 1.7, axis))
+        assert sum(kernel.calls for kernel in on_cpu.values()) == 2
+        np.testing.assert_array_equal(results[-1], results[0])
+    scale = np.abs(g).max() * 1.7 / sigma + np.abs(1.7 / sigma ** 2 * (g * W).sum() * S).max()
+    np.testing.assert_allclose(results[0], right, rtol=0, atol=rtol * scale)
+
+
+def test_noise(tmp_path, monkeypatch):
+    kernel = Kernel(tmp_path, noise._KERNEL_SOURCE, 'philox_4x64')
+    monkeypatch.setattr(noise, '_kernel', lambda xp: kernel)
+    arrays = types.SimpleNamespace(empty=np.zeros)
+    for n in (0, 1, 3, 4, 1003):
+        for stream in ((0, 0, 'z', 0), (2 ** 63 + 5, 10 ** 12, 'data', 2 ** 40)):
+            np.testing.assert_array_equal(noise.bits(arrays, n, *stream), noise.bits(np, n, *stream))
+    assert kernel.calls == 8
+
+
+def test_emulation_sees_a_missing_barrier(tmp_path):
+    source = r'''
+    extern "C" __global__ void turned(float* x) {
+        __shared__ float cache[64];
+        cache[threadIdx.x] = x[threadIdx.x];
+        BARRIER
+        x[threadIdx.x] = cache[blockDim.x - 1 - threadIdx.x];
+    }
+    '''
+    right = np.arange(64, dtype=np.float32)[::-1]
+    for barrier, n_wrong in (('__syncthreads();', 0), ('', 3)):
+        (tmp_path / str(n_wrong)).mkdir()
+        kernel, wrong = Kernel(tmp_path / str(n_wrong), source.replace('BARRIER', barrier), 'turned'), 0
+        for kernel.order in range(3):
+            x = np.arange(64, dtype=np.float32) + 64 * kernel.order
+            kernel((1,), (64,), (x,))
+            wrong += not np.array_equal(x, right + 64 * kernel.order)
+        assert wrong == n_wrong
+
+
+def test_emulation_sees_a_read_and_a_write_out_of_bounds(tmp_path):
+    source = 'extern "C" __global__ void shift(const float* x, float* y) { y[threadIdx.x] = 1; *y = x[4]; }'
+    kernel = Kernel(tmp_path, source, 'shift')
+    x, y = np.zeros(4, np.float32), np.zeros(4, np.float32)
+    kernel((1,), (4,), (x, y))
+    np.testing.assert_array_equal(y, [np.nan, 1, 1, 1])
+    with pytest.raises(AssertionError):
+        kernel((1,), (5,), (x, y))
+
+
+def test_emulation_sees_a_divergent_barrier(tmp_path):
+    source = 'extern "C" __global__ void some(float* x) { if (threadIdx.x % 2) __syncthreads(); x[threadIdx.x] = 1; }'
+    with pytest.raises(AssertionError, match='divergent barrier'):
+        Kernel(tmp_path, source, 'some')((1,), (4,), (np.zeros(4, np.float32),))

@@ -1,0 +1,291 @@
+"""What each target of the Makefile would run, and how it makes environments. Nothing is installed: Python is a fake."""
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SETTINGS = ['default', 'A', 'B', 'C', 'D', 'E', 'F']
+TARGETS = ['help', 'install', 'normalize', *('setting-' + row for row in SETTINGS),
+           'settings', 'table', 'test', 'test-kernels', 'lint', 'clean']
+
+TOOLS = ['cp', 'echo', 'find', 'flock', 'head', 'make', 'mkdir', 'rm', 'sed', 'sh', 'sleep', 'touch']
+
+# Notes its arguments in ../calls, beside the copied tree; fails at setting $FAIL; makes environments by copying itself.
+FAKE_PYTHON = '''#!/bin/sh
+case "$*" in
+    *as_uri*) printf 'file://%s/constraints.txt' "$PWD" | sed 's/ /%20/g'; exit ;;
+    '-c '*) [ -z "$UNFIT" ]; exit ;;
+    *'pip --version') exit ;;
+    '-m venv'*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python"; exit ;;
+    *--editable*) sleep 0.2; echo "$PIP_CONSTRAINT|$PIP_BUILD_CONSTRAINT" >>../constraints ;;
+esac
+echo "$*" >>../calls
+case "$*" in *"--setting $FAIL"*) exit 1 ;; esac
+'''
+
+
+class Tree:
+    """A copy of what make reads, in a folder whose name has a blank, with a fake python3 and a fake nvidia-smi."""
+
+    def __init__(self, folder):
+        self.folder = folder / 'a copy'
+        self.folder.mkdir()
+        for name in ('Makefile', 'setup.py', 'constraints.txt'):
+            shutil.copy(ROOT / name, self.folder)
+        self.bin = folder / 'bin'
+        self.bin.mkdir()
+        for path in filter(None, map(shutil.which, TOOLS)):  # and no others: a real Python must not be found
+            (self.bin / os.path.basename(path)).symlink_to(path)
+        self.command('python3', FAKE_PYTHON)
+        self.driver('', status=9)
+
+    def command(self, name, text):
+        path = self.bin / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def driver(self, text, status=0):
+        self.command('nvidia-smi', "#!/bin/sh\necho '{}'\nexit {}\n".format(text, status))
+
+    def start(self, *arguments, **environment):
+        environment = {'PATH': str(self.bin), 'FAIL': 'nothing', **environment}
+        return subprocess.Popen(['make', *arguments], cwd=self.folder, env=environment, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def make(self, *arguments, status=0, **environment):
+        """Run make, check its exit status, and return what it printed: (stdout, stderr)."""
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, out + err
+        return out, err
+
+    def runs(self, *arguments):
+        """The words of each command line of train.py that make would run."""
+        lines = self.make('-n', *arguments)[0].splitlines()
+        words = [shlex.split(line) for line in lines if 'train.py' in line]
+        assert all(line[:2] == ['.venv/bin/python', 'train.py'] for line in words)
+        return [line[2:] for line in words]
+
+    def calls(self, word=''):
+        path = self.folder.parent / 'calls'
+        return [line for line in path.read_text().splitlines() if word in line] if path.exists() else []
+
+    def refusal(self, *arguments, **environment):
+        """The one line with which make refuses, having done nothing."""
+        out, err = self.make(*arguments, status=2, **environment)
+        assert out == '' and len(err.splitlines()) == 1
+        assert self.calls() == [] and not (self.folder / '.venv').exists()
+        return err
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return Tree(tmp_path)
+
+
+def test_help_is_the_default_and_lists_every_target(tree):
+    out, err = tree.make()
+    assert (out, err) == tree.make('help')
+    assert set(TARGETS) <= set(out.split())
+    assert all(len(line) <= 120 for line in out.splitlines())
+    assert tree.calls() == []
+
+
+def test_every_target_that_is_phony_is_in_help(tree):
+    database = tree.make('-pn', 'help')[0]
+    phony = next(line for line in database.splitlines() if line.startswith('.PHONY:')).split()[1:]
+    assert sorted(phony) == sorted(TARGETS)
+
+
+@pytest.mark.parametrize('arguments, expected', [
+    (['normalize'], '--method sn --setting default'),
+    (['normalize', 'METHOD=none', 'SETTING=C'], '--method none --setting C'),
+    (['setting-A'], '--method sn --setting A'),
+    (['setting-default', 'METHOD=none'], '--method none --setting default'),
+    (['setting-B', 'SETTING=B'], '--method sn --setting B'),
+    (['normalize', 'PROFILE=quick'], '--method sn --setting default --profile quick'),
+    (['normalize', 'DATASET=digits'], '--method sn --setting default --dataset digits'),
+    (['normalize', 'MODEL=sndcgan'], '--method sn --setting default --model sndcgan'),
+    (['normalize', 'ITERATIONS=40'], '--method sn --setting default --iterations 40'),
+    (['normalize', 'SEED=0'], '--method sn --setting default --seed 0'),
+    (['normalize', 'DEVICE=-1'], '--method sn --setting default --device -1'),
+    (['normalize', 'DATA_DIR=/data'], '--method sn --setting default --data-dir /data'),
+    (['normalize', 'OUT=run'], '--method sn --setting default --out run'),
+    (['normalize', 'SET=a.b=1 c.d=2'], '--method sn --setting default --set a.b=1 --set c.d=2'),
+    (['normalize', 'PROFILE=', 'METHOD=', 'SETTING=', 'SET=', 'OUT= '], '--method sn --setting default'),
+    (['setting-F', 'OUT=r', 'SEED=1', 'PROFILE=paper', 'DATASET=folder', 'MODEL=cnn', 'ITERATIONS=2', 'DEVICE=0',
+      'DATA_DIR=d', 'SET=a.b=1'],
+     '--method sn --setting F --profile paper --dataset folder --model cnn --iterations 2 --seed 1 --device 0 '
+     '--data-dir d --out r --set a.b=1'),
+])
+def test_variables_become_flags(tree, arguments, expected):
+    assert tree.runs(*arguments) == [expected.split()]
+
+
+@pytest.mark.parametrize('value', ["it's", 'two  words', '"quoted"', '$$HOME', 'a;b', 'a,b', '*', 'x)', '`x`'])
+def test_values_reach_the_command_as_they_are(tree, value):
+    assert tree.runs('normalize', 'OUT=' + value)[0][-2:] == ['--out', value.replace('$$', '$')]
+
+
+def test_variables_come_from_the_environment_too(tree):
+    assert '--seed' in tree.make('-n', 'normalize', SEED='3')[0]
+
+
+def test_settings_are_all_seven(tree):
+    assert tree.runs('settings', 'SEED=2') == [
+        ['--method', 'sn', '--setting', row, '--seed', '2'] for row in SETTINGS]
+
+
+@pytest.mark.parametrize('target, command', [
+    ('table', '.venv/bin/python -m util.report'),
+    ('test', '.venv/bin/python -m pytest --cov --cov-report=term --durations=10'),
+    ('lint', '.venv/bin/python -m ruff check .'),
+    ('test-kernels', '.venv-kernels/bin/python -m pytest -rs tests/kernels'),
+])
+def test_commands_of_other_targets(tree, target, command):
+    assert tree.make('-n', target)[0].splitlines()[-1] == command
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['install', 'CUDA=11'], 'CUDA=11: expected 12, 13 or none'),
+    (['normalize', 'CUDA=yes'], 'CUDA=yes: expected 12, 13 or none'),
+    (['settings', 'OUT=x'], 'OUT=x: is the folder of one run'),
+    (['setting-A', 'normalize', 'OUT=x'], 'OUT=x: is the folder of one run'),
+    (['setting-A', 'SETTING=B'], 'SETTING=B: contradicts setting-A'),
+    (['settings', 'SETTING=B'], 'SETTING=B: contradicts setting-default setting-A setting-C'),
+])
+def test_refusals_are_one_line(tree, arguments, message):
+    assert message in tree.refusal(*arguments)
+
+
+@pytest.mark.parametrize('smi, status, cuda', [
+    ('| NVIDIA-SMI 550.54.14   Driver Version: 550.54.14   CUDA Version: 12.4     |', 0, '12'),
+    ('| NVIDIA-SMI 580.65.06   Driver Version: 580.65.06   CUDA Version: 13.0     |', 0, '13'),
+    ('| NVIDIA-SMI 610.1  KMD Version: 610.1  CUDA UMD Version: 13.3  |', 0, '13'),
+    ('| CUDA Version: 14.0 |', 0, '13'),
+    ('| CUDA Version: 11.8 |', 0, 'none'),
+    ('| CUDA Version: N/A |', 0, 'none'),
+    ('Failed to initialize NVML', 18, 'none'),
+])
+def test_cuda_is_guessed_from_the_driver(tree, smi, status, cuda):
+    tree.driver(smi, status)
+    out, err = tree.make('install')
+    assert 'installed in .venv, CUDA {} ('.format(cuda) in out.splitlines()[-1]
+    assert tree.calls('--editable')[-1].split()[-1] == ('.' if cuda == 'none' else '.[cuda{}]'.format(cuda))
+
+
+def test_cuda_given_is_not_guessed(tree):
+    tree.driver('| CUDA Version: 12.4 |')
+    assert 'CUDA none (as CUDA= says)' in tree.make('install', 'CUDA=none')[0]
+
+
+def test_what_is_installed_stays_until_install_asks_again(tree):
+    tree.make('install', 'CUDA=12')
+    tree.driver('| CUDA Version: 13.0 |')
+    tree.make('normalize')
+    tree.make('normalize')
+    assert len(tree.calls('--editable')) == 1
+    tree.make('install')
+    assert len(tree.calls('--editable')) == 2
+    assert 'cupy-cuda12x' in tree.calls('uninstall')[-1]
+    assert [path.name for path in (tree.folder / '.venv').glob('.installed-*')] == ['.installed-13']
+
+
+def test_a_newer_setup_is_installed_again(tree):
+    tree.make('install')
+    later = os.stat(tree.folder / '.venv' / '.installed-none').st_mtime + 5
+    os.utime(tree.folder / 'setup.py', (later, later))
+    tree.make('install')
+    assert len(tree.calls('--editable')) == 2
+
+
+def test_test_tools_come_with_the_tests_only(tree):
+    tree.make('normalize')
+    assert [line.split()[-1] for line in tree.calls('--editable')] == ['.']
+    tree.make('test')
+    tree.make('lint')
+    assert [line.split()[-1] for line in tree.calls('--editable')] == ['.', '.[test]']
+
+
+def test_a_failed_installation_is_tried_again(tree):
+    tree.command('python3', FAKE_PYTHON.replace('sleep 0.2', 'exit 1'))
+    tree.make('install', status=2)
+    assert not list((tree.folder / '.venv').glob('.installed-*'))
+    shutil.rmtree(tree.folder / '.venv')
+    tree.command('python3', FAKE_PYTHON)
+    tree.make('install')
+
+
+def test_jobs_side_by_side_install_once(tree):
+    tree.make('-j', '8', 'settings', 'test', 'lint')
+    assert [line.split()[-1] for line in tree.calls('--editable')] == ['.', '.[test]']
+    assert len(tree.calls('train.py')) == 7
+
+
+@pytest.mark.skipif(shutil.which('flock') is None, reason='no flock: makes side by side have no lock')
+def test_makes_side_by_side_install_once(tree):
+    processes = [tree.start('setting-' + row) for row in SETTINGS]
+    for process in processes:
+        assert process.wait(60) == 0
+        process.stdout.close(), process.stderr.close()
+    assert len(tree.calls('--editable')) == 1
+    assert len(tree.calls('train.py')) == 7
+
+
+def test_keep_going_passes_a_failed_run(tree):
+    out, err = tree.make('-k', 'settings', status=2, FAIL='B')
+    assert len(tree.calls('train.py')) == 7
+    assert 'setting-B] Error 1' in err and err.count('Error 1') == 1
+
+
+def test_without_keep_going_a_failed_run_is_the_last(tree):
+    tree.make('settings', status=2, FAIL='B')
+    assert [line.split()[-1] for line in tree.calls('train.py')] == ['default', 'A', 'B']
+
+
+def test_constraints_reach_pip_as_an_absolute_url(tree):
+    tree.make('install', PIP_CONSTRAINT='/mine.txt')
+    url = (tree.folder / 'constraints.txt').as_uri()
+    assert (tree.folder.parent / 'constraints').read_text() == '/mine.txt {0}|{0}\n'.format(url)
+    assert '%20' in url
+
+
+def test_python_that_does_not_fit(tree):
+    out, err = tree.make('install', status=2, UNFIT='yes')
+    assert 'error: PYTHON (python3 ' in err and 'expected a Python 3.10 to 3.13' in err.splitlines()[0]
+    out, err = tree.make('install', 'PYTHON=/no/such python', status=2)
+    assert 'error: PYTHON (/no/such python): expected' in err.splitlines()[0]
+    assert not (tree.folder / '.venv').exists()
+
+
+def test_python_given(tree):
+    tree.command('my python', FAKE_PYTHON.replace('echo "$*"', 'echo "mine $*"'))
+    tree.make('install', 'PYTHON={}/my python'.format(tree.bin))
+    assert tree.calls('mine')
+
+
+def test_clean_leaves_results_alone(tree):
+    tree.make('install')
+    kept = ['results/runs/a/done', 'results/__pycache__/x', 'util/a.py']
+    gone = ['util/__pycache__/a.pyc', '.venv-kernels/x', 'build/x', 'a.egg-info/x', '.coverage', '.pytest_cache/x']
+    for name in kept + gone:
+        (tree.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree.folder / name).touch()
+    assert 'results/ was left alone' in tree.make('clean')[0]
+    assert all((tree.folder / name).exists() for name in kept)
+    assert not any((tree.folder / name).exists() for name in [*gone, '.venv'])
+    assert not any((tree.folder / name).exists() for name in ['util/__pycache__', 'build', 'a.egg-info'])
+
+
+@pytest.mark.parametrize('fail, expected', [('nothing', ['test', 'test-kernels']), ('test', ['test'])])
+def test_continuous_integration(tree, fail, expected):
+    shutil.copytree(ROOT / '.ci', tree.folder / '.ci')
+    tree.command('make', '#!/bin/sh\necho "$*" >>../calls\n[ "$*" != {} ]\n'.format(fail))
+    process = subprocess.run([tree.folder / '.ci' / 'run'], cwd='/', env={'PATH': '{}:/usr/bin:/bin'.format(tree.bin)})
+    assert process.returncode == (fail != 'nothing')
+    assert tree.calls() == expected

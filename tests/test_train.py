@@ -1,0 +1,288 @@
+"""Whole runs, by way of the command line."""
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import train
+from util import snapshot
+from util.cli import run_command
+from util.rundir import Lock, RunDirectory
+from util.scores import ScoreTable
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TINY = ['--profile', 'quick', '--device', 'cpu', '--iterations', '6', '--batchsize', '4', '--evaluation-interval', '2',
+        '--snapshot-interval', '2', '--display-interval', '1', '--set', 'model.width=2', '--set', 'setting.n_dis=1',
+        '--set', 'profile.score_samples=20']
+EXACT = ['gen_iter_000006.npz', 'images/iter_000006.png', 'scores.csv', 'images/iter_000004.png', 'gen_iter_000004.npz']
+
+
+def start(out, *arguments):
+    return run_command(train.main, [*TINY, '--out', str(out), *arguments])
+
+
+def contents(out):
+    return [(out / name).read_bytes() for name in EXACT]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp('runs') / 'finished'
+    assert start(out) == 0
+    return out
+
+
+def copy_until(source, target, iteration):
+    """A copy of a finished run as it stood when it was killed after ``iteration``, with the newest two snapshots of that moment."""
+    target.mkdir()
+    (target / 'images').mkdir()
+    for name in ('config.yml', 'environment.json', 'scores.csv', 'log'):
+        (target / name).write_bytes((source / name).read_bytes())
+    name = 'snapshot_iter_%06d.npz' % iteration
+    (target / name).write_bytes((source / name).read_bytes())
+    return target
+
+
+def test_a_run_leaves_what_the_readme_promises(finished):
+    expected = {'config.yml', 'environment.json', 'log', 'scores.csv', 'done', 'images', '.lock'}
+    expected |= {'gen_iter_%06d.npz' % i for i in (0, 2, 4, 6)} | {'snapshot_iter_%06d.npz' % i for i in (4, 6)}
+    assert set(os.listdir(finished)) == expected
+    assert sorted(os.listdir(finished / 'images')) == ['iter_%06d.png' % i for i in (0, 2, 4, 6)]
+    assert Image.open(finished / 'images' / 'iter_000006.png').size == (342, 342)
+    log = json.loads((finished / 'log').read_text())
+    assert [entry['iteration'] for entry in log] == [1, 2, 3, 4, 5, 6]
+    assert {'gen/loss', 'dis/loss', 'sigma/conv1', 'sigma/dense', 'elapsed_time'} <= set(log[0]) and 'score/mean' in log[1]
+    rows = ScoreTable(str(finished / 'scores.csv')).rows
+    assert [r['iteration'] for r in rows] == [0, 2, 4, 6] and {r['samples'] for r in rows} == {20}
+    assert all(1 <= r['score_mean'] <= 10 for r in rows) and {r['scorer'] for r in rows} == {'digits'}
+    environment = json.loads((finished / 'environment.json').read_text())
+    assert environment['data']['pictures'] == 1797 and environment['sessions'][0]['versions']['chainer'] == '7.8.1'
+    assert yaml.safe_load((finished / 'config.yml').read_text())['setting']['n_dis'] == 1
+
+
+def test_a_finished_run_is_not_repeated(finished, capsys):
+    before = {name: os.stat(finished / name).st_mtime_ns for name in os.listdir(finished)}
+    assert start(finished) == 0
+    assert 'finished already' in capsys.readouterr().out
+    assert before == {name: os.stat(finished / name).st_mtime_ns for name in os.listdir(finished)}
+
+
+@pytest.mark.parametrize('iteration', [1, 2, 3, 5])
+def test_a_run_that_was_broken_off_ends_the_same(finished, tmp_path, monkeypatch, iteration):
+    from util.updater import GANUpdater
+    original = GANUpdater.update_discriminator
+
+    def broken(self, step):
+        if self.iteration == iteration:
+            raise KeyboardInterrupt  # in the midst of an iteration; nothing is saved at that point
+        original(self, step)
+    with monkeypatch.context() as context:
+        context.setattr(GANUpdater, 'update_discriminator', broken)
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'done').exists()
+    assert start(tmp_path / 'run') == 0
+    assert contents(tmp_path / 'run') == contents(finished)
+    for a, b in zip(*(json.loads((out / 'log').read_text()) for out in (finished, tmp_path / 'run')), strict=True):
+        a, b = ({k: v for k, v in entry.items() if k != 'elapsed_time'} for entry in (a, b))
+        assert a == b
+    full, resumed = (snapshot.read(RunDirectory(out).snapshot(6)) for out in (finished, tmp_path / 'run'))
+    assert full.keys() == resumed.keys()
+    for key in full:
+        if 'elapsed_time' not in key and '_log' not in key:
+            np.testing.assert_array_equal(full[key], resumed[key], err_msg=key)
+
+
+def popen(out, *arguments, **kwargs):
+    return subprocess.Popen([sys.executable, 'train.py', *TINY, '--out', str(out), *arguments], cwd=ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def wait_for(path, process):
+    deadline = time.time() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < deadline, 'nothing happened'
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_kill_9_and_again(tmp_path, finished):
+    out = tmp_path / 'run'
+    process = popen(out)
+    wait_for(out / 'snapshot_iter_000002.npz', process)
+    process.kill()
+    process.communicate()
+    assert not (out / 'done').exists()
+    assert start(out) == 0
+    assert contents(out) == contents(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_say_how_to_go_on(tmp_path, number):
+    out = tmp_path / 'run'
+    arguments = ['--iterations', '100000', '--snapshot-interval', '100000', '--evaluation-interval', '100000']
+    process = popen(out, *arguments)
+    wait_for(out / 'log', process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, (output, errors)
+    assert 'Stopped by {} at iteration'.format(number.name) in output and 'the same command goes on' in output
+    assert 'Traceback' not in errors
+    assert len(RunDirectory(out).iterations('snapshot')) == 1 and not (out / 'done').exists()
+
+
+def test_stop_in_between_and_go_on_is_exact(tmp_path, finished, monkeypatch, capsys):
+    from util import watch
+    with monkeypatch.context() as context:
+        context.setattr(watch.StopTrigger, '__call__', lambda self, trainer: (
+            setattr(self, 'signal', signal.SIGTERM) or True if trainer.updater.iteration == 3 else False))
+        assert start(tmp_path / 'run') == 128 + signal.SIGTERM
+    assert RunDirectory(tmp_path / 'run').iterations('snapshot') == [2, 3]
+    assert start(tmp_path / 'run') == 0
+    assert 'Going on from iteration 3.' in capsys.readouterr().out
+    assert contents(tmp_path / 'run') == contents(finished)
+
+
+def test_damaged_snapshots(tmp_path, finished, capsys):
+    out = copy_until(finished, tmp_path / 'run', 4)
+    (out / 'snapshot_iter_000006.npz').write_bytes((finished / 'snapshot_iter_000006.npz').read_bytes()[:5000])
+    assert start(out) == 0
+    output = capsys.readouterr().out
+    assert 'damaged snapshot, going back to the one before it' in output and 'Going on from iteration 4.' in output
+    assert contents(out)[:3] == contents(finished)[:3] if (out / EXACT[3]).exists() else True
+    assert (out / EXACT[0]).read_bytes() == (finished / EXACT[0]).read_bytes()
+
+
+def test_all_snapshots_damaged_starts_again_and_says_so(tmp_path, finished, capsys):
+    out = copy_until(finished, tmp_path / 'run', 4)
+    (out / 'snapshot_iter_000004.npz').write_bytes(b'')
+    assert start(out) == 0
+    assert 'starting again from the first iteration' in capsys.readouterr().out
+    assert contents(out) == contents(finished)
+
+
+def test_resume_from_a_given_snapshot(tmp_path, finished, capsys):
+    source = finished / 'snapshot_iter_000004.npz'
+    assert start(tmp_path / 'run', '--resume', str(source)) == 0
+    assert 'Going on from iteration 4.' in capsys.readouterr().out
+    assert (tmp_path / 'run' / EXACT[0]).read_bytes() == (finished / EXACT[0]).read_bytes()
+
+
+def refused(capsys, status, message):
+    output = capsys.readouterr()
+    assert status == 2
+    assert output.err.startswith('error: ') and output.err.count('\n') == 1, output.err
+    assert message in output.err, output.err
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--dataset', 'mnist'], "--dataset: there is no 'mnist'"), (['--method', 'spectral'], '--method'), (['--setting', 'Z'], '--setting'),
+    (['--model', 'resnet18'], '--model'), (['--profile', 'fast'], '--profile'), (['--set', 'setting.alhpa=1'], 'did you mean alpha?'),
+    (['--set', 'method.loss=hing'], 'method.loss must be one of'), (['--set', 'dataset.source=nowhere'], 'dataset source'),
+    (['--iterations', '0'], '--iterations must be'), (['--iterations', 'ten'], '--iterations'), (['--seed', '-3'], '--seed'),
+    (['--device', '7'], '--device 7: there is no such GPU'), (['--device', 'tpu'], '--device tpu: expected'), (['--gpu', '9'], '--device 9'),
+    (['--scorer', 'nobody'], 'nobody'), (['--resume', 'missing.npz'], '--resume missing.npz'), (['--unknown'], '--unknown'),
+    (['--dataset', 'folder'], '--data-dir'), (['--dataset', 'folder', '--data-dir', 'missing-folder'], 'missing-folder'),
+    (['--dataset', 'cifar10', '--data-dir', 'missing-folder'], 'missing-folder'),
+])
+def test_bad_input_writes_nothing(tmp_path, capsys, arguments, message):
+    if '--gpu' not in arguments:
+        refused(capsys, start(tmp_path / 'new' / 'run', *arguments), message)
+    else:
+        base = [a for a in TINY if a not in ('--device', 'cpu')]
+        assert run_command(train.main, [*base, '--out', str(tmp_path / 'new' / 'run'), *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_folder_without_or_with_broken_pictures(tmp_path, capsys):
+    (tmp_path / 'pictures').mkdir()
+    arguments = ['--dataset', 'folder', '--data-dir', str(tmp_path / 'pictures')]
+    refused(capsys, start(tmp_path / 'run', *arguments), str(tmp_path / 'pictures'))
+    Image.new('RGB', (40, 50)).save(tmp_path / 'pictures' / 'good.png')
+    (tmp_path / 'pictures' / 'broken.png').write_bytes((tmp_path / 'pictures' / 'good.png').read_bytes()[:60])
+    refused(capsys, start(tmp_path / 'run', *arguments), 'broken.png')
+    assert sorted(os.listdir(tmp_path)) == ['pictures']
+
+
+def test_folder_of_pictures_trains(tmp_path, capsys):
+    (tmp_path / 'pictures').mkdir()
+    for i in range(3):
+        Image.fromarray(np.random.RandomState(i).randint(0, 256, (50, 40, 3)).astype('u1')).save(tmp_path / 'pictures' / f'{i}.png')
+    assert start(tmp_path / 'run', '--dataset', 'folder', '--data-dir', str(tmp_path / 'pictures'), '--iterations', '2') == 0
+    assert 'this run draws pictures only' in capsys.readouterr().out
+    assert not (tmp_path / 'run' / 'scores.csv').exists() and (tmp_path / 'run' / 'images' / 'iter_000002.png').exists()
+
+
+@pytest.mark.parametrize('place', ['file/run', '/proc/run'])
+def test_out_that_cannot_be_written(tmp_path, capsys, place):
+    (tmp_path / 'file').write_text('')
+    refused(capsys, start(tmp_path / place), 'cannot write there')
+
+
+def test_changed_config_is_refused(tmp_path, finished, capsys):
+    out = copy_until(finished, tmp_path / 'run', 4)
+    refused(capsys, start(out, '--set', 'setting.alpha=0.5', '--iterations', '7'), 'setting.alpha: 0.0004 there, 0.5 here')
+    refused(capsys, start(finished, '--iterations', '7'), 'profile.iterations: 6 there, 7 here')
+
+
+def test_changed_data_is_refused(tmp_path, finished, capsys):
+    out = copy_until(finished, tmp_path / 'run', 4)
+    environment = json.loads((out / 'environment.json').read_text())
+    environment['data']['fingerprint'] = 'other'
+    (out / 'environment.json').write_text(json.dumps(environment))
+    refused(capsys, start(out), 'the pictures are not those')
+
+
+def test_two_runs_in_one_directory(tmp_path, capsys):
+    with Lock(RunDirectory(tmp_path / 'run')):
+        refused(capsys, start(tmp_path / 'run'), 'another process is working on this run')
+
+
+@pytest.mark.slow
+def test_full_disk(tmp_path):
+    """A limit on the size of files stands in for a full disk: writing fails half way, with the kernel's error."""
+    out = tmp_path / 'run'
+    process = popen(out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert errors.splitlines()[-1].startswith('error: cannot write ') and 'snapshot_iter_000002.npz' in errors and 'Traceback' not in errors
+    assert not [name for name in os.listdir(out) if name.endswith('.tmp')]
+    assert RunDirectory(out).iterations('gen') == [0, 2] and RunDirectory(out).iterations('snapshot') == []
+    assert start(out) == 0  # with room again
+
+
+def test_divergence_names_iteration_and_layer(tmp_path, capsys):
+    assert start(tmp_path / 'run', '--set', 'setting.alpha=1e38') == 1
+    output = capsys.readouterr().out
+    assert 'Training has diverged: a NaN or an infinity at iteration 1: in gen/' in output
+    assert not (tmp_path / 'run' / 'done').exists() and RunDirectory(tmp_path / 'run').iterations('gen') == [0]
+
+
+def test_dry_run(tmp_path, capsys):
+    assert start(tmp_path / 'run', '--dry-run') == 0
+    assert yaml.safe_load(capsys.readouterr().out)['profile']['iterations'] == 6
+    assert os.listdir(tmp_path) == []
+
+
+def test_underscores_and_auto_profile(capsys):
+    assert run_command(train.main, ['--snapshot_interval', '9', '--device', 'cpu', '--dry_run']) == 0
+    tree = yaml.safe_load(capsys.readouterr().out)
+    assert tree['profile']['snapshot_interval'] == 9 and tree['profile']['name'] == 'quick'
+
+
+def test_auto_says_loudly_what_it_chose(capsys):
+    train.print_profile('quick')
+    assert 'NOT the paper' in capsys.readouterr().out
+    train.print_profile('paper')
+    assert 'PROFILE=quick' in capsys.readouterr().out

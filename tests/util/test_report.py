@@ -1,0 +1,299 @@
+"""The table: which run stands where, under which name, and what it never says."""
+import csv
+import io
+import json
+import os
+import re
+
+import pytest
+import yaml
+
+from util import cifar10, report, rundir, scorer, scores
+from util.cli import run_command
+from util.config import resolve
+from util.files import UserError
+
+SCORES = ((0, 1.0), (25, 6.0), (50, 5.4321))
+ABOUT = ['the source', 'the protocol']
+
+
+def make_run(path, name='digits', rows=SCORES, done=True, fingerprint='f', splits=1, source="scikit-learn's digits",
+             sessions=(('CPU, 2 cores', 'abc123'),), **options):
+    """Write what the table reads of a run: its Config, environment and scores."""
+    path.mkdir(parents=True)
+    resolve(**{'profile': 'quick', 'iterations': 50, **options}).save(str(path / 'config.yml'))
+    environment = {'data': {'source': source, 'fingerprint': fingerprint, 'pictures': 10},
+                   'sessions': [{'device': device, 'commit': commit} for device, commit in sessions]}
+    (path / 'environment.json').write_text(json.dumps(environment))
+    table = scores.ScoreTable(str(path / 'scores.csv'))
+    for iteration, mean in rows:
+        table.put({'iteration': iteration, 'scorer': name, 'score_mean': mean, 'score_std': 0.125, 'samples': 2000,
+                   'frechet_distance': 30.26, 'splits': splits, 'reference': '1797 digits all'})
+    if done:
+        (path / 'done').write_text('{}')
+    return path
+
+
+def make_paper_run(path, name='inception', **options):
+    source = 'CIFAR-10, 50000 pictures (train), the original archive'
+    return make_run(path, name, **{'profile': 'paper', 'fingerprint': cifar10.MD5, 'source': source, **options})
+
+
+def sections(markdown):
+    """Heading -> list of rows of its table, each a dict; checks that the columns are aligned."""
+    found = {}
+    for part in markdown.split('\n## ')[1:]:
+        lines = [line for line in part.splitlines() if line.startswith('|')]
+        assert len({tuple(m.start() for m in re.finditer(r'(?<!\\)\|', line)) for line in lines}) <= 1, 'not aligned'
+        table = [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]] for line in lines]
+        found[part.splitlines()[0]] = [dict(zip(table[0], row, strict=True)) for row in table[2:]]
+    return found
+
+
+def section(markdown, start):
+    title, = [title for title in sections(markdown) if title.startswith(start)]
+    return sections(markdown)[title]
+
+
+def make_tables(capsys, runs, out):
+    """Run the command; returns Markdown, rows of the CSV, and stderr."""
+    assert run_command(report.main, [str(runs), '--out', str(out)]) == 0
+    captured = capsys.readouterr()
+    markdown = (out / 'table.md').read_text()
+    assert captured.out == markdown
+    return markdown, list(csv.DictReader(io.StringIO((out / 'table.csv').read_text()))), captured.err
+
+
+def test_a_quick_run(tmp_path, capsys):
+    make_run(tmp_path / 'runs' / 'a-run', setting='C', seed=7)
+    markdown, rows, err = make_tables(capsys, tmp_path / 'runs', tmp_path / 'out')
+    title = "Quick runs: digits, a quarter of the width - not the paper's experiment"
+    assert sections(markdown)[title] == [{
+        'run': 'a-run', 'dataset': 'digits', 'model': 'cnn', 'method': 'sn', 'setting': 'C', 'alpha': '0.0002',
+        'beta1': '0.5', 'beta2': '0.999', 'n_dis': '1', 'profile': 'quick', 'seed': '7', 'iterations': '50 of 50',
+        'state': 'finished', 'score': '5.43 (50)', 'Frechet distance': '30.3', 'best': '6.00 (25)',
+        'scorer': 'digits (digit-classifier score)', 'samples': '2000 / 1', 'compared with': '1797 digits all',
+        'data': '1', 'device': 'CPU, 2 cores', 'commit': 'abc123'}]
+    assert "1. scikit-learn's digits" in markdown and err == ''
+    row, = [row for row in rows if row['origin'] == 'run']
+    assert row['table'] == 'quick' and float(row['other_score']) == 5.4321 and float(row['best_other_score']) == 6
+    assert row['best_at'] == '25' and row['inception_score'] == row['fid'] == row['best_inception_score'] == ''
+
+
+def test_the_paper_s_numbers(tmp_path, capsys):
+    make_run(tmp_path / 'runs' / 'a')
+    markdown, rows, _ = make_tables(capsys, tmp_path / 'runs', tmp_path)
+    table = section(markdown, 'Inception Scores')
+    assert [(row['run'], row['Inception Score'], row['FID']) for row in table] == [
+        ('paper: real data', '11.24 +- 0.12', '7.8'), ('paper: SN-GANs', '7.42 +- 0.08', '29.3'),
+        ('paper: SN-GANs, hinge loss, Eq. (17)', '7.58 +- 0.12', '25.5')]
+    assert [row['setting'] for row in table if row['model']] == ['A-F, best letter not stated'] * 2
+    assert 'No run here has been scored with the Inception network.' in markdown
+    assert '1802.05957' in markdown and '5,000 generated pictures, 10 times' in ' '.join(markdown.split())
+    assert {row['inception_score'] for row in rows if row['origin'] == 'paper'} == {'11.24', '7.42', '7.58'}
+
+
+def test_only_inception_stands_beside_the_paper(tmp_path, capsys):
+    make_paper_run(tmp_path / 'runs' / 'a', splits=10, iterations=50)
+    make_paper_run(tmp_path / 'runs' / 'b', name='digits', dataset='digits')
+    make_run(tmp_path / 'runs' / 'c')
+    make_run(tmp_path / 'runs' / 'd', name='inception', dataset='cifar10', fingerprint=cifar10.MD5)
+    markdown, rows, _ = make_tables(capsys, tmp_path / 'runs', tmp_path)
+    inception = section(markdown, 'Inception Scores')
+    assert [row['run'] for row in inception if not row['run'].startswith('paper')] == ['a']
+    assert inception[-1]['Inception Score'] == '5.43 +- 0.12 (50)' and inception[-1]['profile'] == 'paper'
+    assert [row['run'] for row in section(markdown, 'Scores of other networks')] == ['b']
+    assert [row['run'] for row in section(markdown, 'Quick runs: cifar10, digits')] == ['d', 'c']
+    for title, table in sections(markdown).items():
+        if title != 'Inception Scores':
+            assert all('Inception Score' not in row and 'FID' not in row for row in table)
+    assert {row['label'] for row in rows if row['other_score']} == {'b', 'c'}
+    assert 'No run here has been scored' not in markdown
+
+
+def test_a_run_that_has_not_finished_says_so(tmp_path, capsys):
+    run = make_run(tmp_path / 'runs' / 'a', done=False, iterations=100)
+    (run / 'snapshot_iter_000075.npz').write_text('')
+    markdown, rows, _ = make_tables(capsys, tmp_path / 'runs', tmp_path)
+    row, = section(markdown, 'Quick runs')
+    assert (row['iterations'], row['state'], row['score']) == ('75 of 100', 'NOT FINISHED', '5.43 (50)')
+    row, = [row for row in rows if row['origin'] == 'run']
+    assert (row['finished'], row['iterations'], row['planned']) == ('False', '75', '100')
+
+
+def test_order(tmp_path, capsys):
+    wanted = [
+        ('cifar10', 'cnn', 'sn', 'A', 0), ('digits', 'cnn', 'none', 'F', 0), ('digits', 'cnn', 'sn', 'default', 2),
+        ('digits', 'cnn', 'sn', 'default', 10), ('digits', 'cnn', 'sn', 'A', 0), ('digits', 'cnn', 'sn', 'F', 0),
+        ('digits', 'cnn', 'sn', 'quick', 0), ('digits', 'sndcgan', 'none', 'B', 0)]
+    keys = ('dataset', 'model', 'method', 'setting', 'seed')
+    for i, values in enumerate(reversed(wanted)):
+        make_run(tmp_path / 'runs' / str(i), **dict(zip(keys, values, strict=True)))
+    table = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Quick runs')
+    assert [tuple(row[key] for key in keys) for row in table] == [(*row[:4], str(row[4])) for row in wanted]
+
+
+def test_what_flags_changed_is_said(tmp_path, capsys):
+    make_paper_run(tmp_path / 'runs' / 'a', overrides=['model.width=16', 'setting.n_dis=1'], batchsize=32)
+    make_paper_run(tmp_path / 'runs' / 'b', seed=1, display_interval=3, snapshot_interval=7)
+    table = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Inception Scores')
+    changed = {row['run']: row['changed'] for row in table}
+    assert changed['a'] == 'model.width=16 setting.n_dis=1 profile.batchsize=32' and changed['b'] == ''
+
+
+def test_rows_that_are_gone_are_said(tmp_path, capsys):
+    run = make_run(tmp_path / 'runs' / 'a')
+    text = (run / 'config.yml').read_text()
+    (run / 'config.yml').write_text(text.replace('name: cnn', 'name: forgotten'))
+    row, = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Quick runs')
+    assert row['model'] == 'forgotten' and row['changed'] == 'configs/ has its rows no more'
+
+
+def test_another_archive_is_said(tmp_path, capsys):
+    source = 'CIFAR-10, 50000 pictures (train), NOT the original but another archive, md5 0123'
+    make_paper_run(tmp_path / 'runs' / 'a', fingerprint='0123', source=source)
+    make_paper_run(tmp_path / 'runs' / 'b', seed=1)
+    markdown, rows, _ = make_tables(capsys, tmp_path / 'runs', tmp_path)
+    data = {row['run']: row['data'] for row in section(markdown, 'Inception Scores')}
+    assert data['a'] == '1, NOT verified as the original archive' and data['b'] == '2'
+    assert '\n1. ' + source + '\n' in markdown
+    assert [row['data'] for row in rows if row['label'] == 'a'] == [source + ', NOT verified as the original archive']
+
+
+def test_devices_and_commits_of_a_resumed_run(tmp_path, capsys):
+    make_run(tmp_path / 'runs' / 'a', sessions=[('CPU', 'c1'), ('NVIDIA H200', 'c1'), ('CPU', None)])
+    row, = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Quick runs')
+    assert (row['device'], row['commit']) == ('CPU then NVIDIA H200', 'c1 then unknown')
+
+
+def test_a_line_a_scorer(tmp_path, capsys):
+    run = make_run(tmp_path / 'runs' / 'a')
+    table = scores.ScoreTable(str(run / 'scores.csv'))
+    table.put({**table.rows[0], 'scorer': 'mine', 'iteration': 25})
+    rows = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Quick runs')
+    assert [(row['scorer'], row['score']) for row in rows] == [
+        ('digits (digit-classifier score)', '5.43 (50)'), ('mine (not Inception)', '1.00 (25)')]
+
+
+def test_scores_that_are_no_numbers(tmp_path, capsys):
+    make_run(tmp_path / 'runs' / 'a', rows=[(0, float('nan')), (25, 2.0), (50, float('nan'))])
+    row, = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Quick runs')
+    assert (row['score'], row['best']) == ('nan (50)', '2.00 (25)')
+
+
+def test_labels_are_those_of_the_scorers(monkeypatch):
+    class Network:
+        def to_device(self, device):
+            pass
+    monkeypatch.setattr(scorer, 'load_classifier', lambda *args: (Network(), None))
+    assert scorer.load_scorer('digits').label == report.LABELS['digits']
+
+
+@pytest.mark.parametrize('name, content', [
+    ('config.yml', None), ('config.yml', b'dataset: 1'), ('scores.csv', None), ('scores.csv', b'a,b\n1,2\n'),
+    ('scores.csv', b'\xff\xfe\x00'), ('scores.csv', ','.join(scores.COLUMNS).encode()),
+    ('scores.csv', ','.join(scores.COLUMNS).encode() + b'\n25,digits,x,0,1,2,1,r'), ('environment.json', None),
+    ('environment.json', b'{"data"'), ('environment.json', b'{"data": {}, "sessions": []}'),
+    ('environment.json', b'[]')])
+def test_damaged_runs_are_skipped_with_a_line(tmp_path, capsys, name, content):
+    make_run(tmp_path / 'runs' / 'good')
+    bad = make_run(tmp_path / 'runs' / 'bad')
+    (bad / name).unlink()
+    if content is not None:
+        (bad / name).write_bytes(content)
+    markdown, _, err = make_tables(capsys, tmp_path / 'runs', tmp_path)
+    assert [row['run'] for row in section(markdown, 'Quick runs')] == ['good']
+    assert re.fullmatch(r'skipped \S*bad: .+\n', err)
+
+
+@pytest.mark.parametrize('path', ['runs', 'runs/a', 'missing'])
+def test_no_runs(tmp_path, capsys, path):
+    run = make_run(tmp_path / 'runs' / 'a')
+    (run / 'scores.csv').unlink()
+    assert run_command(report.main, [str(tmp_path / path), '--out', str(tmp_path / 'out')]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith('error: ') and os.path.basename(path) in last
+    assert not (tmp_path / 'out').exists()
+
+
+def test_without_arguments(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rundir, 'RUNS', str(tmp_path / 'results' / 'runs'))
+    assert run_command(report.main, []) == 2
+    assert 'no scored run in' in capsys.readouterr().err
+    make_run(tmp_path / 'results' / 'runs' / 'group' / 'a')
+    assert run_command(report.main, []) == 0
+    assert sorted(os.listdir(tmp_path / 'results')) == ['runs', 'table.csv', 'table.md']
+
+
+def test_a_run_that_is_named_twice_stands_once(tmp_path, capsys):
+    run = make_run(tmp_path / 'runs' / 'a')
+    assert run_command(report.main, [str(run), str(tmp_path / 'runs'), '--out', str(tmp_path)]) == 0
+    assert len(section(capsys.readouterr().out, 'Quick runs')) == 1
+
+
+def test_a_place_that_cannot_be_written(tmp_path, capsys):
+    make_run(tmp_path / 'runs' / 'a')
+    (tmp_path / 'file').write_text('')
+    assert run_command(report.main, [str(tmp_path / 'runs'), '--out', str(tmp_path / 'file')]) == 2
+    assert 'cannot write' in capsys.readouterr().err
+
+
+def published(tmp_path, **own):
+    with open(report.PUBLISHED, encoding='utf-8') as f:
+        tree = yaml.safe_load(f)
+    path = tmp_path / 'published.yml'
+    path.write_text(yaml.safe_dump({**tree, 'own': [own]}))
+    return str(path)
+
+
+OWN = {'label': 'my | first', 'dataset': 'cifar10', 'scorer': 'inception', 'settings': 'alpha 2e-4', 'score': 7,
+       'source': 'lab notebook, page 12'}
+
+
+def test_own_numbers(tmp_path):
+    rows, about = report.read_published(published(tmp_path, **OWN))
+    markdown = report.render_markdown(sorted(rows, key=report.sort_key), about)
+    row = section(markdown, 'Inception Scores')[-1]
+    assert (row['run'], row['setting'], row['Inception Score']) == (r'own: my \| first', 'alpha 2e-4', '7.00')
+    assert 'Own number "my | first": lab notebook, page 12' in markdown
+    rows, about = report.read_published(published(tmp_path, **{**OWN, 'scorer': 'digits'}))
+    markdown = report.render_markdown(sorted(rows, key=report.sort_key), about)
+    assert [row['run'] for row in section(markdown, 'Scores of other networks')] == [r'own: my \| first']
+    assert len(section(markdown, 'Inception Scores')) == 3
+
+
+def test_own_text_that_yaml_takes_for_a_number(tmp_path):
+    rows, about = report.read_published(published(tmp_path, **{**OWN, 'label': 3, 'model': 4, 'dataset': 5}))
+    markdown = report.render_markdown(sorted(rows, key=report.sort_key), about)
+    assert section(markdown, 'Inception Scores')[0]['run'] == 'own: 3'
+
+
+def test_the_documented_entry_is_right(tmp_path):
+    with open(report.PUBLISHED, encoding='utf-8') as f:
+        comment = re.search(r'(?:^#   .*\n)+', f.read(), re.M).group()
+    entry, = yaml.safe_load(re.sub(r'^#   ', '', comment, flags=re.M))
+    rows, _ = report.read_published(published(tmp_path, **entry))
+    assert rows[-1]['origin'] == 'own' and rows[-1]['score'] == 7.1
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'source': None}, 'own: source is missing'), ({'settings': None}, 'own: settings is missing'),
+    ({'scorer': None}, 'own: scorer is missing'), ({'fid': 3}, 'own: fid is unknown'),
+    ({'score': 'seven'}, "own: score must be a number, not 'seven'")])
+def test_wrong_own_numbers(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        report.read_published(published(tmp_path, **{**OWN, **change}))
+
+
+@pytest.mark.parametrize('text', ['[', 'paper: []', '3', '{source: a, protocol: b, paper: [1], own: []}', None])
+def test_damaged_published_numbers(tmp_path, text):
+    path = tmp_path / 'p.yml'
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match='p.yml: expected source, protocol, paper, own'):
+        report.read_published(str(path))
+
+
+def test_markdown_of_nothing():
+    markdown = report.render_markdown([], ABOUT)
+    assert sections(markdown) == {'Inception Scores': []} and '- Published: the protocol' in markdown

@@ -1,0 +1,72 @@
+import math
+import os
+import signal
+import types
+
+import chainer
+import chainer.links as L
+import numpy as np
+import pytest
+
+from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger
+
+
+def trainer_at(iteration, **observation):
+    return types.SimpleNamespace(updater=types.SimpleNamespace(iteration=iteration), observation=observation)
+
+
+def test_every_or_last():
+    trigger = EveryOrLast(3, 7)
+    assert [i for i in range(8) if trigger(trainer_at(i))] == [3, 6, 7]
+
+
+def test_stop_trigger_counts():
+    stop = StopTrigger(5)
+    assert [stop(trainer_at(i)) for i in (0, 4, 5)] == [False, False, True]
+    assert stop.get_training_length() == (5, 'iteration')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_stops_second_kills(number):
+    before = signal.getsignal(number)
+    received = []
+    signal.signal(number, lambda *_: received.append(1))
+    try:
+        with StopTrigger(5) as stop:
+            os.kill(os.getpid(), number)
+            assert stop(trainer_at(1)) and stop.signal == number and not received
+            os.kill(os.getpid(), number)
+            assert received == [1]
+    finally:
+        signal.signal(number, before)
+    assert signal.getsignal(number) == before
+
+
+@pytest.fixture
+def models():
+    return {'gen': L.Linear(2, 3), 'dis': chainer.Sequential(L.Linear(2, 3), L.Linear(3, 1))}
+
+
+def test_finite_numbers_pass(models):
+    check = StopOnNonNumber(models, 1)
+    check(trainer_at(1, **{'gen/loss': np.float32(3), 'text': 'x', 'count': 3}))
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_parameter_is_named(models, value):
+    models['dis'][1].W.array[0, 1] = value
+    with pytest.raises(NonNumberError, match='at iteration 12: in dis/1/W'):
+        StopOnNonNumber(models, 100)(trainer_at(12))
+
+
+def test_observation_is_named(models):
+    with pytest.raises(NonNumberError, match='at iteration 3: in sigma/conv1'):
+        StopOnNonNumber(models, 1)(trainer_at(3, **{'sigma/conv1': np.array(math.nan, 'f'), 'gen/loss': np.float32(1)}))
+
+
+def test_comes_before_all_that_write(models):
+    from util.generate_fake_image import GenerateFakeImage, SaveGenerator
+    from util.generate_inception_score import GenerateInceptionScore
+    from util.trainer import SaveSnapshot
+    writers = (GenerateFakeImage, SaveGenerator, GenerateInceptionScore, SaveSnapshot)
+    assert all(StopOnNonNumber.priority > w.priority for w in writers)

@@ -1,0 +1,270 @@
+"""Rows of ``configs/`` and the command line -> one checked, frozen Config, which is written into each run.
+
+A row is its own schema: ``--set SECTION.KEY=VALUE`` may change the keys that the row has, to values of the same type,
+and to no others. What a value must be besides is in ``RULES``.
+"""
+import collections.abc
+import dataclasses
+import difflib
+import math
+import os
+
+import yaml
+
+from util.files import UserError, atomic_write
+
+CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'configs')
+SECTIONS = {'dataset': 'datasets', 'model': 'models', 'method': 'methods', 'setting': 'settings', 'profile': 'profiles'}
+
+_COUNT = ('an integer of at least 1', lambda x: type(x) is int and x >= 1)
+_POSITIVE = ('a number above 0', lambda x: _is_number(x) and x > 0)
+_FRACTION = ('a number from 0 up to, not including, 1', lambda x: _is_number(x) and 0 <= x < 1)
+RULES = {
+    'dataset.size': ('a multiple of 8, at least 8', lambda x: type(x) is int and x >= 8 and x % 8 == 0),
+    'model.width': _COUNT, 'model.dim_z': _COUNT, 'model.slope': _FRACTION, 'model.initial_scale': _POSITIVE,
+    'model.multiples': ('seven integers of at least 1', lambda x: isinstance(x, tuple) and len(x) == 7
+                        and all(type(m) is int and m >= 1 for m in x)),
+    'model.last': ("'convolution' or 'deconvolution'", lambda x: x in ('convolution', 'deconvolution')),
+    'method.n_power_iteration': _COUNT, 'method.eps': ('a number of at least 0', lambda x: _is_number(x) and x >= 0),
+    'method.factor': ('a number above 0, or null', lambda x: x is None or _is_number(x) and x > 0),
+    'setting.alpha': _POSITIVE, 'setting.beta1': _FRACTION, 'setting.beta2': _FRACTION, 'setting.n_dis': _COUNT,
+    'profile.batchsize': _COUNT, 'profile.iterations': _COUNT,
+    'profile.snapshot_interval': _COUNT, 'profile.evaluation_interval': _COUNT, 'profile.display_interval': _COUNT,
+    'profile.score_samples': ('an integer of at least 2', lambda x: type(x) is int and x >= 2),
+    'profile.score_splits': _COUNT,
+}
+
+
+def _is_number(x):
+    return type(x) in (int, float) and math.isfinite(x)
+
+
+class Row(collections.abc.Mapping):
+    """A named row of ``configs/``: an immutable mapping whose keys are attributes, too."""
+
+    def __init__(self, name, values):
+        self.__dict__['name'] = name
+        self.__dict__['_values'] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+    def __getitem__(self, key):
+        return self._values[key]
+
+    def __iter__(self):
+        return iter(self._values)
+
+    def __len__(self):
+        return len(self._values)
+
+    def __getattr__(self, key):
+        try:
+            return self.__dict__['_values'][key]
+        except KeyError:
+            raise AttributeError(key) from None
+
+    def __setattr__(self, key, value):
+        raise AttributeError('a Row cannot be changed')
+
+    def __repr__(self):
+        return 'Row({!r}, {!r})'.format(self.name, self._values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the numbers of a run.
+
+    Attributes:
+        dataset, model, method, setting, profile (Row): The chosen rows with what was overridden.
+        seed (int): All random numbers are functions of it.
+        device (str): ``'cpu'`` or ``'cuda'``: their rounding differs.
+
+    """
+
+    dataset: Row
+    model: Row
+    method: Row
+    setting: Row
+    profile: Row
+    seed: int = 0
+    device: str = 'cpu'
+
+    def to_dict(self):
+        """The Config as plain dictionaries, lists, strings and numbers."""
+        result = {}
+        for section in SECTIONS:
+            row = getattr(self, section)
+            result[section] = {'name': row.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}}
+        return {**result, 'seed': self.seed, 'device': self.device}
+
+    def to_yaml(self):
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def save(self, path):
+        """Write the Config to ``path``. Raises UserError when that is impossible."""
+        with atomic_write(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            f.write(self.to_yaml())
+
+    def differences(self, other):
+        """One line for each value in which ``other`` differs: ``'setting.alpha: 0.0002 there, 0.001 here'``."""
+        here, there = _flat(self.to_dict()), _flat(other.to_dict())
+        return ['{}: {} there, {} here'.format(key, there.get(key, 'absent'), here.get(key, 'absent'))
+                for key in dict.fromkeys([*here, *there]) if here.get(key, '') != there.get(key, '')]
+
+
+def _flat(tree):
+    flat = {}
+    for key, value in tree.items():
+        flat.update({key + '.' + k: v for k, v in value.items()} if isinstance(value, dict) else {key: value})
+    return flat
+
+
+def load_config(path):
+    """Read the Config of a run from its ``config.yml``.
+
+    Raises:
+        UserError: It is missing or is not a Config.
+
+    """
+    tree = _read_yaml(path)
+    try:
+        rows = {}
+        for section in SECTIONS:
+            values = dict(tree[section])
+            rows[section] = Row(values.pop('name'), values)
+        config = Config(seed=tree['seed'], device=tree['device'], **rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError('{} is not the config.yml of a run: {!r} is missing or wrong'.format(path, error)) from error
+    _check(config, 'in ' + path)
+    return config
+
+
+def resolve(dataset=None, model='cnn', method='sn', setting=None, profile='paper', overrides=(), seed=0, device='cpu',
+            **counts):
+    """Look up the rows, apply what the command line changes, and check everything.
+
+    Args:
+        dataset, model, method, setting, profile (str): Names of rows; ``None`` for dataset or setting is the profile's
+        own.
+        overrides (sequence of str): ``'SECTION.KEY=VALUE'`` each, VALUE in YAML.
+        counts (int or None): ``batchsize``, ``iterations``, ``snapshot_interval``, ``evaluation_interval``,
+            ``display_interval``: replace the profile's where not ``None``.
+
+    Returns:
+        Config
+
+    Raises:
+        UserError: An unknown row or key, or a value that cannot be.
+
+    """
+    rows = {'profile': _row('profile', profile)}
+    own = {key: rows['profile'].pop(key, None) for key in _OF_PROFILE}
+    names = {'dataset': dataset or own['dataset'], 'model': model, 'method': method,
+             'setting': setting or own['setting']}
+    rows.update((section, _row(section, name)) for section, name in names.items())
+    scale = _of_profile(profile, own, 'width_scale', _POSITIVE)
+    rows['model']['width'] = max(1, round(rows['model']['width'] * scale))
+    rows['profile'].setdefault('iterations', None)  # where it follows from n_dis: known below
+    for key, value in counts.items():
+        if value is not None and not _COUNT[1](value):
+            raise UserError('--{} must be {}, not {!r}'.format(key.replace('_', '-'), _COUNT[0], value))
+        rows['profile'][key] = rows['profile'][key] if value is None else value
+    for override in overrides:
+        _override(rows, override)
+    if type(seed) is not int or not 0 <= seed < 2 ** 32:
+        raise UserError('--seed must be an integer from 0 to 4294967295, not {!r}'.format(seed))
+    if rows['profile']['iterations'] is None and _COUNT[1](rows['setting']['n_dis']):
+        updates = _of_profile(profile, own, 'discriminator_updates', _COUNT)
+        rows['profile']['iterations'] = -(-updates // rows['setting']['n_dis'])
+    names['profile'] = profile
+    config = Config(seed=seed, device=device, **{section: Row(names[section], rows[section]) for section in SECTIONS})
+    _check(config, 'in configs/ or --set')
+    return config
+
+
+# Keys of a profile that other rows or values come from; a Config does not have them.
+_OF_PROFILE = ('dataset', 'setting', 'width_scale', 'discriminator_updates')
+
+
+def _of_profile(profile, values, key, rule):
+    if not rule[1](values[key]):
+        raise UserError('configs/profiles.yml: {} of {} must be {}, not {!r}'.format(
+            key, profile, rule[0], values[key]))
+    return values[key]
+
+
+def _row(section, name):
+    path = os.path.join(CONFIGS, SECTIONS[section] + '.yml')
+    table = _read_yaml(path)
+    if not isinstance(table, dict) or name not in table:
+        names = sorted(map(str, table)) if isinstance(table, dict) else []
+        raise UserError('--{}: there is no {!r} in configs/{}.yml, only: {}{}'.format(
+            section, name, SECTIONS[section], ', '.join(names), _guess(str(name), names)))
+    if not isinstance(table[name], dict):
+        raise UserError('configs/{}.yml: row {} must be a mapping'.format(SECTIONS[section], name))
+    return dict(table[name])
+
+
+def _override(rows, text):
+    key, equals, value = text.partition('=')
+    section, dot, name = key.strip().partition('.')
+    if not equals or not dot:
+        raise UserError('--set {}: expected SECTION.KEY=VALUE, such as --set setting.alpha=0.0001'.format(text))
+    if section not in rows:
+        raise UserError('--set {}: there is no section {!r}, only: {}{}'.format(
+            text, section, ', '.join(SECTIONS), _guess(section, SECTIONS)))
+    if name not in rows[section]:
+        raise UserError('--set {}: {} has no key {!r}, only: {}{}'.format(
+            text, section, name, ', '.join(rows[section]), _guess(name, rows[section])))
+    rows[section][name] = _like(rows[section][name], _parse(value), text)
+
+
+def _parse(text):
+    for number in (int, float):  # YAML 1.1 takes 1e-4 for a string
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError('--set: {!r} is not a YAML value'.format(text)) from error
+
+
+def _like(old, new, text):
+    """``new`` when it has the type of ``old``; an integer may stand for a number. A null row takes anything that RULES
+    let pass.
+    """
+    if isinstance(old, float) and type(new) is int:
+        new = float(new)
+    if old is not None and new is not None and type(old) is not type(new):
+        raise UserError('--set {}: expected {}, like {!r}'.format(text, _TYPES.get(type(old), type(old).__name__), old))
+    return new
+
+
+_TYPES = {int: 'an integer', float: 'a number', bool: 'true or false', str: 'a name', list: 'a list in [ ]'}
+
+
+def _check(config, where):
+    for section in SECTIONS:
+        for key, value in getattr(config, section).items():
+            rule = RULES.get(section + '.' + key)
+            if rule is not None and not rule[1](value):
+                raise UserError('{}.{} must be {}, not {!r} ({})'.format(section, key, rule[0], value, where))
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError('{}.{} must be finite, not {!r} ({})'.format(section, key, value, where))
+    if config.profile.score_splits > config.profile.score_samples:
+        raise UserError('profile.score_splits must not exceed profile.score_samples ({})'.format(where))
+
+
+def _guess(word, known):
+    close = difflib.get_close_matches(word, list(known), 1)
+    return ' (did you mean {}?)'.format(close[0]) if close else ''
+
+
+def _read_yaml(path):
+    try:
+        with open(path, encoding='utf-8') as f:
+            return yaml.safe_load(f)
+    except OSError as error:
+        raise UserError('cannot read {}: {}'.format(path, error.strerror)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError('{} is not valid YAML: {}'.format(path, ' '.join(str(error).split()))) from error

@@ -1,0 +1,143 @@
+"""Grids of samples: a Trainer extension, and a command for any snapshot of any run.
+
+    python -m util.generate_fake_image RUN [--iteration N] [--rows 10] [--columns 10] [--seed S] [--out FILE.png]
+"""
+import sys
+
+import chainer
+import numpy as np
+from PIL import Image
+
+import model
+from util import noise, snapshot
+from util.cli import Parser, run_command
+from util.dataset import to_uint8
+from util.device import get_device
+from util.files import UserError, atomic_write
+from util.rundir import RunDirectory
+
+GAP = 2  # pixels between the pictures of a grid
+
+
+def generate(generator, n, seed, iteration=0, purpose='z of grid', batchsize=100):
+    """Draw ``n`` pictures with the generator in test mode (batch normalization by its running averages).
+
+    Args:
+        generator (chainer.Chain): Its ``dim_z`` and device are used.
+        n (int): How many.
+        seed, iteration, purpose: z is a function of them, see ``util/noise.py``; independent of ``batchsize``.
+
+    Returns:
+        numpy.ndarray: uint8, (n, 3, H, W).
+
+    """
+    z = noise.normal(generator.xp, (n, generator.dim_z), seed, iteration, purpose)
+    parts = []
+    with chainer.using_config('train', False), chainer.no_backprop_mode(), chainer.using_device(generator.device):
+        for i in range(0, n, batchsize):
+            parts.append(chainer.get_device('@numpy').send(to_uint8(generator(z[i:i + batchsize]).array)))
+    return np.concatenate(parts)
+
+
+def grid(images, rows, columns):
+    """Arrange uint8 pictures (rows * columns, 3, H, W) in a white-lined grid: uint8 (height, width, 3)."""
+    n, channels, height, width = images.shape
+    if n != rows * columns:
+        raise ValueError('{} pictures do not fill {} x {}'.format(n, rows, columns))
+    canvas = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, np.uint8)
+    for i, image in enumerate(images):
+        y, x = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
+        canvas[y:y + height, x:x + width] = image.transpose(1, 2, 0)
+    return canvas
+
+
+def save_png(path, array):
+    """Write uint8 (height, width, 3) as PNG. Raises UserError when that is impossible."""
+    with atomic_write(path) as temporary:
+        Image.fromarray(array).save(temporary, format='PNG')
+
+
+class GenerateFakeImage(chainer.training.Extension):
+    """Trainer extension: draws ``images/iter_*.png`` from one fixed z, so that the pictures can be watched improving.
+
+    Args:
+        generator (chainer.Chain): The generator in training.
+        directory (RunDirectory): Where to.
+        seed (int): The run's seed; the fixed z is a function of it.
+
+    """
+
+    priority = chainer.training.extension.PRIORITY_WRITER
+
+    def __init__(self, generator, directory, seed, rows=10, columns=10):
+        self._generator, self._directory, self._seed, self._shape = generator, directory, seed, (rows, columns)
+
+    def __call__(self, trainer):
+        images = generate(self._generator, self._shape[0] * self._shape[1], self._seed)
+        save_png(self._directory.image(trainer.updater.iteration), grid(images, *self._shape))
+
+
+class SaveGenerator(chainer.training.Extension):
+    """Trainer extension: keeps ``gen_iter_*.npz`` for scoring and drawing later."""
+
+    priority = chainer.training.extension.PRIORITY_WRITER
+
+    def __init__(self, generator, directory):
+        self._generator, self._directory = generator, directory
+
+    def __call__(self, trainer):
+        snapshot.save(self._directory.generator(trainer.updater.iteration), self._generator)
+
+
+def load_generator(directory, iteration, device):
+    """Load the generator that a run kept at an iteration (``None``: its last).
+
+    Args:
+        directory (RunDirectory): The run.
+        iteration (int or None): Which.
+        device (chainer.backend.Device): Where to.
+
+    Raises:
+        UserError: There is no such generator, or its file cannot be used.
+
+    """
+    config = directory.load_config()
+    kept = directory.iterations('gen')
+    if not kept:
+        raise UserError('{} holds no gen_iter_*.npz yet'.format(directory.path))
+    iteration = kept[-1] if iteration is None else iteration
+    if iteration not in kept:
+        raise UserError('--iteration {}: {} has generators of {} only'.format(
+            iteration, directory.path, ', '.join(map(str, kept))))
+    generator = model.build_generator(config.model, config.dataset.size, config.seed)
+    snapshot.load_generator(directory.generator(iteration), generator)
+    generator.to_device(device)
+    return generator, iteration
+
+
+def main(argv=None):
+    parser = Parser(prog='python -m util.generate_fake_image',
+                    description='Draw a grid of pictures from a run.')
+    parser.add_argument('run', help='directory of a run, such as results/runs/digits-cnn-sn-default-s0')
+    parser.add_argument('--iteration', type=int, help='which generator (default: the last)')
+    parser.add_argument('--rows', type=int, default=10, help='rows of the grid (default: 10)')
+    parser.add_argument('--columns', type=int, default=10, help='columns of the grid (default: 10)')
+    parser.add_argument('--seed', type=int,
+                        help="the pictures' seed (default: the run's, so the same pictures as in images/)")
+    parser.add_argument('--device', '-d', default='auto', help='auto, cpu, or the number of a GPU (default: auto)')
+    parser.add_argument('--out', '-o', help='PNG to write (default: RUN/images/samples_iter_N.png)')
+    args = parser.parse_args(argv)
+    if min(args.rows, args.columns) < 1:
+        raise UserError('--rows and --columns must be at least 1')
+    if args.seed is not None and args.seed < 0:
+        raise UserError('--seed must not be negative')
+    directory = RunDirectory(args.run)
+    generator, iteration = load_generator(directory, args.iteration, get_device(args.device))
+    seed = directory.load_config().seed if args.seed is None else args.seed
+    path = args.out or directory.file('images/samples_iter_%06d.png' % iteration)
+    save_png(path, grid(generate(generator, args.rows * args.columns, seed), args.rows, args.columns))
+    print(path)
+
+
+if __name__ == '__main__':
+    sys.exit(run_command(main))

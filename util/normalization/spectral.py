@@ -1,0 +1,373 @@
+"""Spectral normalization as a link hook.
+
+*Spectral Normalization for Generative Adversarial Networks* (Miyato et al., ICLR 2018).
+"""
+import math
+import numbers
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+from chainer import backend
+
+from util.normalization import power_iteration
+
+
+class SpectralNormalization(chainer.LinkHook):
+    """Divides a link's weight by its largest singular value whenever the link is called (paper, Algorithm 1).
+
+    The link computes with W_bar = factor W / sigma (times gamma); its parameter stays the unnormalized W. The estimate
+    sigma = u^T W v comes from one round of the power method that starts from the u of the call before. u and v are
+    constants of the gradient (Equations 11, 12), and every call keeps its own, so several calls may come before one
+    backward; the gradient can be differentiated again.
+
+    In training mode (``chainer.config.train``) each call advances u, as in the authors' code; in test mode the same
+    is computed and nothing is kept but sigma. A call that ``F.forget`` repeats uses the vectors of the link's latest
+    call and keeps nothing.
+
+    Usable on any link whose weight is a parameter: ``Linear``, ``ConvolutionND``, ``DeconvolutionND`` and their 1, 2
+    and 3-dimensional kinds, ``EmbedID``, lazily initialised or not. A weight is taken as a matrix of d_out rows:
+    (d_out, d_in h w) for a convolution and, outputs being its axis 1, a deconvolution. All state is the link's,
+    so one hook may serve many links, and copies, ``to_device`` and serialization work as for the link itself:
+
+    - ``<weight_name>_u``, a persistent value: u, (d_out,), of the weight's dtype (float32 for float16); ``None`` until
+      a lazily initialised link is initialised.
+    - ``<weight_name>_sigma``, a plain attribute: sigma of the latest call, before ``factor``; see :meth:`sigma`.
+    - ``gamma``, a parameter, with ``use_gamma``: a scalar of the weight's dtype.
+
+    A weight of zeros has no direction: its W_bar is NaN.
+
+    Args:
+        n_power_iteration (int): Rounds of the power method a call. The paper finds that one is enough.
+        eps (float): Added to the length of a vector that is normalized; the authors' value.
+        factor (float): The largest singular value that the weight gets. ``None`` is 1.
+        use_gamma (bool): Multiply by a learned scalar ``gamma``, which starts as the largest singular value of the
+            initial weight, found exactly (paper, appendix E). It is registered when the hook is added: before
+            ``optimizer.setup``.
+        name (str): Name of the hook. ``None`` is the default.
+        weight_name (str): The parameter to normalize.
+        rng (numpy.random.RandomState or numpy.random.Generator): Where the first u is drawn from, N(0, 1); ``None``
+            is NumPy's global state.
+
+    Attributes:
+        vector_name (str): Where u is kept on a link.
+        sigma_name (str): Where sigma is kept on a link.
+
+    Raises:
+        ValueError: An argument is out of its range. Also by ``link.add_hook``, and the hook is then not added: the
+            link has no such parameter, it is not a floating-point array of at least one axis and one element, or the
+            names above are taken.
+
+    .. admonition:: Example
+
+        >>> import numpy as np
+        >>> import chainer.links as L
+        >>> hook = SpectralNormalization()
+        >>> layer = L.Convolution2D(3, 8, 3).add_hook(hook)
+        >>> layer(np.ones((1, 3, 5, 5), np.float32)).shape
+        (1, 8, 3, 3)
+        >>> layer.W_u.shape, hook.sigma(layer).shape
+        ((8,), ())
+
+    """
+
+    name = 'SpectralNormalization'
+
+    def __init__(self, n_power_iteration=1, eps=1e-12, factor=None, use_gamma=False, name='SpectralNormalization',
+                 weight_name='W', rng=None):
+        if not isinstance(n_power_iteration, numbers.Integral) or n_power_iteration < 1 or n_power_iteration is True:
+            raise ValueError('n_power_iteration must be a whole number above 0, not {!r}'.format(n_power_iteration))
+        if not _is_finite(eps) or eps < 0:
+            raise ValueError('eps must be a number of at least 0, not {!r}'.format(eps))
+        if factor is not None and (not _is_finite(factor) or factor <= 0):
+            raise ValueError('factor must be a number above 0 or None, not {!r}'.format(factor))
+        if not isinstance(weight_name, str) or not weight_name.isidentifier():
+            raise ValueError("weight_name must name a parameter, such as 'W', not {!r}".format(weight_name))
+        if rng is not None and not hasattr(rng, 'standard_normal'):
+            raise ValueError('rng must be a numpy.random.RandomState or Generator or None, not {!r}'.format(rng))
+        self.n_power_iteration = int(n_power_iteration)
+        self.eps = float(eps)
+        self.factor = None if factor is None else float(factor)
+        self.use_gamma = bool(use_gamma)
+        self.weight_name = weight_name
+        self.vector_name = weight_name + '_u'
+        self.sigma_name = weight_name + '_sigma'
+        self._latest_name = '_' + weight_name + '_latest'  # (u, v) of the latest call, for F.forget
+        self.rng = rng
+        if name is not None:
+            self.name = name
+
+    def __enter__(self):
+        raise NotImplementedError('SpectralNormalization belongs to one link: link.add_hook(SpectralNormalization())')
+
+    def __exit__(self, *_):
+        raise NotImplementedError
+
+    def sigma(self, link):
+        """The estimate of the largest singular value that the latest call of ``link`` divided its weight by.
+
+        Args:
+            link (chainer.Link): A link that has this hook.
+
+        Returns:
+            numpy.ndarray or cupy.ndarray: (), on the device that the link was on; never copied to the host. ``None``
+            before the first call.
+
+        """
+        return getattr(link, self.sigma_name)
+
+    def added(self, link):
+        try:
+            self._check(link)
+        except ValueError:
+            hooks = link.local_link_hooks  # Chainer has listed the hook already
+            for key in [k for k, hook in hooks.items() if hook is self]:
+                del hooks[key]
+            raise
+        link.add_persistent(self.vector_name, None)
+        setattr(link, self.sigma_name, None)
+        setattr(link, self._latest_name, None)
+        weight = getattr(link, self.weight_name)
+        if self.use_gamma:
+            with link.init_scope():
+                link.gamma = chainer.Parameter(_TopSingularValue(weight, _output_axis(link)))
+            link.gamma.to_device(link.device)
+        if weight.is_initialized:
+            self._prepare(link)
+
+    def deleted(self, link):
+        for name in (self.vector_name, self.sigma_name, self._latest_name) + ('gamma',) * self.use_gamma:
+            delattr(link, name)
+        swap = link.__dict__.get('forward')
+        if isinstance(swap, _ForwardWithWeights):
+            swap.weights.pop(self.weight_name, None)
+
+    def forward_preprocess(self, args):
+        link = args.link
+        if not getattr(link, self.weight_name).is_initialized:
+            _initialize_lazily(link, args.args, args.kwargs)
+        _ForwardWithWeights.of(link).weights[self.weight_name] = self.normalize_weight(link)
+
+    def normalize_weight(self, link):
+        """The weight that the next call of ``link`` would use, as that call makes it: in training mode u advances.
+
+        Args:
+            link (chainer.Link): A link that has this hook and is initialised.
+
+        Returns:
+            chainer.Variable: Like the weight.
+
+        """
+        self._prepare(link)
+        weight, axis, config = getattr(link, self.weight_name), _output_axis(link), chainer.config
+        factor = 1.0 if self.factor is None else self.factor
+        stored, latest, W_bar = getattr(link, self.vector_name), getattr(link, self._latest_name), None
+        with chainer.using_device(link.device):
+            if config.in_recomputing and latest is not None:
+                (u, v), sigma = latest, self.sigma(link)
+            else:
+                keep = config.train and not config.in_recomputing
+                W_bar, u, v, sigma = power_iteration.normalize(
+                    weight.array, stored, self.n_power_iteration, self.eps, factor, axis, stored if keep else None)
+            if not config.in_recomputing:
+                setattr(link, self._latest_name, (u, v))
+                setattr(link, self.sigma_name, sigma)
+            normalized, = _Normalize(u, v, sigma, factor, axis, W_bar).apply((weight,))
+            return link.gamma * normalized if self.use_gamma else normalized
+
+    def _check(self, link):
+        """Raise ValueError if the hook cannot serve the link."""
+        weight, kind = getattr(link, self.weight_name, None), type(link).__name__
+        if not isinstance(weight, chainer.Parameter) or self.weight_name not in link._params:
+            raise ValueError('{} has no parameter {!r} to normalize'.format(kind, self.weight_name))
+        bases = type(link).__mro__
+        if any('__call__' in vars(base) for base in bases[bases.index(chainer.Link) + 1:]):  # called instead of forward
+            raise ValueError('{} has a __call__ from a base class behind Link, which is not supported'.format(kind))
+        taken = [n for n in (self.vector_name, self.sigma_name) + ('gamma',) * self.use_gamma if hasattr(link, n)]
+        if taken:
+            raise ValueError('{} already has an attribute {}: is {!r} normalized twice?'.format(
+                kind, ', '.join(taken), self.weight_name))
+        if weight.is_initialized:
+            self._check_weight(link)
+
+    def _check_weight(self, link):
+        weight, axis = getattr(link, self.weight_name), _output_axis(link)
+        if link.xp is not np and link.xp is not chainer.backends.cuda.cupy:
+            raise ValueError('spectral normalization takes NumPy and CuPy, not the arrays of {}'.format(link.device))
+        if weight.dtype.kind != 'f' or weight.ndim <= axis or weight.size == 0:
+            raise ValueError('{}.{} must be floating-point with an axis {} and at least one element, not {}, {}'.format(
+                type(link).__name__, self.weight_name, axis, weight.dtype, weight.shape))
+
+    def _prepare(self, link):
+        """See that u and gamma are there and fit the weight, which is initialised. Only then is anything drawn."""
+        u = getattr(link, self.vector_name)
+        weight, axis = getattr(link, self.weight_name), _output_axis(link)
+        shape, dtype = (weight.shape[axis],) if weight.ndim > axis else (), power_iteration.working_dtype(weight.dtype)
+        if u is None:
+            self._check_weight(link)
+            u = (np.random if self.rng is None else self.rng).standard_normal(shape).astype(dtype)
+        if u.shape != shape:
+            raise ValueError('{}.{} has shape {}, but the weight has {} outputs'.format(
+                type(link).__name__, self.vector_name, u.shape, *shape))
+        if u.dtype != dtype or backend.get_array_module(u) is not link.xp:  # drawn just now, or loaded from a file
+            u = link.device.send(u.astype(dtype))
+        setattr(link, self.vector_name, u)
+        if self.use_gamma and not link.gamma.is_initialized:
+            link.gamma.initializer = _TopSingularValue(weight, axis)  # not that of a link this is a copy of
+            link.gamma.initialize(())
+
+
+def normalize(W, u, v, factor=1.0, axis=0):
+    """W_bar = factor W / (u^T W v), differentiable any number of times with u and v constant (Equations 11 and 12).
+
+    Args:
+        W (chainer.Variable or array): The weight, of any shape that has ``axis``.
+        u, v (numpy.ndarray or cupy.ndarray): (d_out,) and (d_in,), of ``power_iteration.working_dtype(W.dtype)``.
+        factor (float): As of :class:`SpectralNormalization`.
+        axis (int): The axis of W that counts outputs.
+
+    Returns:
+        chainer.Variable: Like W.
+
+    """
+    return _Normalize(u, v, None, factor, axis).apply((W,))[0]
+
+
+class _Normalize(chainer.FunctionNode):
+    """W -> factor W / sigma with sigma = u^T W v. sigma and the result are given if they are known already."""
+
+    def __init__(self, u, v, sigma, factor, axis, W_bar=None):
+        super().__init__()
+        self.u, self.v, self.sigma, self.factor, self.axis, self.W_bar = u, v, sigma, factor, axis, W_bar
+
+    def forward(self, inputs):
+        self.retain_inputs((0,))
+        W, = inputs
+        W_bar, self.W_bar = self.W_bar, None  # the graph need not hold it for the node's sake
+        if self.sigma is None:
+            xp = backend.get_array_module(W)
+            matrix = power_iteration.as_matrix(W, self.axis).astype(self.u.dtype, copy=False)
+            self.sigma = xp.asarray(xp.dot(self.u, xp.dot(matrix, self.v)))
+        return power_iteration.scale(W, self.sigma, self.factor) if W_bar is None else W_bar,
+
+    def backward(self, indexes, grad_outputs):
+        W, = self.get_retained_inputs()
+        return _NormalizeGrad(self.u, self.v, self.sigma, self.factor, self.axis).apply((W, grad_outputs[0]))
+
+
+class _NormalizeGrad(chainer.FunctionNode):
+    """W, g -> factor / sigma (g - (<g, W> / sigma) S) with S = u v^T, the gradient of :class:`_Normalize`."""
+
+    def __init__(self, u, v, sigma, factor, axis):
+        super().__init__()
+        self.u, self.v, self.sigma, self.factor, self.axis = u, v, sigma, factor, axis
+
+    def forward(self, inputs):
+        self.retain_inputs((0, 1))
+        W, g = inputs
+        return power_iteration.gradient(W, g, self.u, self.v, self.sigma, self.factor, self.axis),
+
+    def backward(self, indexes, grad_outputs):
+        """With c the gradient of the output, s = <c, S>, a = <g, W>, and everything a function of W and g again:
+
+        for W: factor (-<c, g> / sigma^2 S - s / sigma^2 g + 2 a s / sigma^3 S); for g: factor / sigma (c - s / sigma
+            W).
+        """
+        dtype, xp = self.u.dtype, backend.get_array_module(self.u)
+        W, g = self.get_retained_inputs()
+        result_dtype = W.dtype
+        W, g, c = (x if x.dtype == dtype else F.cast(x, dtype) for x in (W, g, grad_outputs[0]))
+        S = power_iteration.from_matrix(xp.outer(self.u, self.v), W.shape, self.axis)
+        sigma, s = F.sum(W * S), F.sum(c * S)
+
+        def times(scalar, x):
+            return F.broadcast_to(scalar, x.shape) * x
+
+        results = []
+        for index in indexes:
+            if index == 0:
+                along = 2 * F.sum(g * W) * s / sigma - F.sum(c * g)
+                result = times(along / sigma ** 2, S) - times(s / sigma ** 2, g)
+            else:
+                result = times(1 / sigma, c) - times(s / sigma ** 2, W)
+            result = self.factor * result
+            results.append(result if result_dtype == dtype else F.cast(result, result_dtype))
+        return tuple(results)
+
+
+class _TopSingularValue(chainer.Initializer):
+    """Fills a scalar with a parameter's largest singular value, exactly; with NaN while that parameter has no value.
+
+    That is so only while a file is loaded, which then overwrites it.
+    """
+
+    def __init__(self, weight, axis):
+        self.weight, self.axis = weight, axis
+
+    @property
+    def dtype(self):
+        return self.weight.dtype if self.weight.is_initialized else getattr(self.weight.initializer, 'dtype', None)
+
+    def __call__(self, array):
+        if not self.weight.is_initialized:
+            array[...] = math.nan
+            return
+        W = chainer.backends.cuda.to_cpu(self.weight.array)  # once in a link's life: the same value on every device
+        matrix = power_iteration.as_matrix(W, self.axis)
+        array[...] = float(np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[0])
+
+
+class _ForwardWithWeights:
+    """Stands in for ``link.forward`` for one call: puts the normalized weights in and, whatever happens, W back.
+
+    A hook's ``forward_postprocess`` would not do: it is not called when ``forward`` raises, and a link left with a
+    normalized weight in its parameter's place would save that, or could not be trained on.
+    """
+
+    def __init__(self, link, inner):
+        self.link, self.inner, self.weights = link, inner, {}
+
+    @classmethod
+    def of(cls, link):
+        """The one of ``link``, made if need be; it may be left over from a call that another hook stopped."""
+        current = link.__dict__.get('forward')
+        if not isinstance(current, cls) or current.link is not link:
+            link.__dict__['forward'] = current = cls(link, current if not isinstance(current, cls) else current.inner)
+        return current
+
+    def __call__(self, *args, **kwargs):
+        attributes = self.link.__dict__
+        if self.inner is None:
+            del attributes['forward']
+        else:
+            attributes['forward'] = self.inner  # somebody's own
+        parameters = {name: attributes[name] for name in self.weights}
+        attributes.update(self.weights)
+        try:
+            return self.link.forward(*args, **kwargs)
+        finally:
+            attributes.update(parameters)
+
+
+def _output_axis(link):
+    """The axis of a link's weight that counts outputs."""
+    return 1 if isinstance(link, (L.Deconvolution2D, L.DeconvolutionND)) else 0
+
+
+def _initialize_lazily(link, args, kwargs):
+    """Initialise a link's parameters for the input of a call, as its ``forward`` would."""
+    if not hasattr(link, '_initialize_params'):
+        raise ValueError('{} is not initialised, and how to is not known'.format(type(link).__name__))
+    if not args and 'x' not in kwargs:
+        raise TypeError('{} is not initialised and was called without an input'.format(type(link).__name__))
+    x = args[0] if args else kwargs['x']
+    if isinstance(link, L.Linear):
+        n_batch_axes = args[1] if len(args) > 1 else kwargs.get('n_batch_axes', 1)
+        link._initialize_params(chainer.utils.size_of_shape(x.shape[n_batch_axes:]))
+    else:
+        link._initialize_params(x.shape[1])
+
+
+def _is_finite(x):
+    return isinstance(x, numbers.Real) and not isinstance(x, bool) and math.isfinite(x)

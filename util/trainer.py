@@ -1,0 +1,186 @@
+"""Puts a run together from a Config and carries it through: models, optimizers, updater, extensions, snapshots, resume.
+"""
+import dataclasses
+import json
+import os
+import signal
+import sys
+
+import chainer
+from chainer.training import extensions
+
+import model
+from util import dataset, loss, normalization, snapshot
+from util.environment import check_data, now, write_environment
+from util.files import UserError, atomic_write
+from util.generate_fake_image import GenerateFakeImage, SaveGenerator
+from util.generate_inception_score import GenerateInceptionScore, make_run_scorer
+from util.rundir import Lock
+from util.updater import GANUpdater
+from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger, Terminal
+
+STATUS_DIVERGED = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run is made of, before there is a Trainer."""
+
+    generator: chainer.Chain
+    discriminator: chainer.Chain
+    updater: GANUpdater
+
+
+def build(config, device, images):
+    """Build networks, optimizers and updater on a device; all initial numbers are functions of the seed.
+
+    Args:
+        config (Config): The run's.
+        device (chainer.backend.Device): Where everything lives.
+        images (numpy.ndarray): The pictures to train on, uint8 (N, 3, H, W).
+
+    Returns:
+        Parts
+
+    Raises:
+        UserError: The Config names a loss or a normalization that does not exist.
+
+    """
+    if config.method.loss not in loss.LOSSES:
+        raise UserError('method.loss must be one of {}, not {!r}'.format(', '.join(loss.LOSSES), config.method.loss))
+    generator_loss, discriminator_loss = loss.LOSSES[config.method.loss]
+    normalize = normalization.make(config.method, config.seed)
+    generator = model.build_generator(config.model, config.dataset.size, config.seed)
+    discriminator = model.build_discriminator(config.model, config.dataset.size, config.seed, normalize)
+    optimizers = {}
+    for name, network in (('gen', generator), ('dis', discriminator)):
+        network.to_device(device)
+        optimizer = chainer.optimizers.Adam(config.setting.alpha, config.setting.beta1, config.setting.beta2)
+        optimizers[name] = optimizer.setup(network)
+    iterator = dataset.BatchIterator(images, config.profile.batchsize, config.seed, device)
+    updater = GANUpdater(iterator, optimizers, generator_loss, discriminator_loss, config.setting.n_dis,
+                         config.profile.batchsize, config.seed, normalization.observe)
+    return Parts(generator, discriminator, updater)
+
+
+def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print):
+    """Train, or go on with, the run in ``directory`` until its last iteration.
+
+    Args:
+        config (Config): What to run.
+        device (chainer.backend.Device): Where; its kind must be the Config's.
+        directory (RunDirectory): Where everything is written. A finished run is left as it is.
+        data_dir (str or None): A copy of the data at hand.
+        scorer_name (str or None): ``None``: the data set's own; ``'none'``: pictures only.
+        resume (str or None): Go on from this snapshot instead of the run's newest.
+        say (callable): Gets lines for the user.
+
+    Returns:
+        int: Exit status: 0; 128 plus the signal that stopped the run; 1 when training diverged.
+
+    Raises:
+        UserError: Bad input or environment; nothing was written then that was not complete.
+
+    """
+    directory.check_config(config)
+    if os.path.exists(directory.done):
+        say('{} is finished already'.format(directory.path))
+        return 0
+    with Lock(directory):
+        pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=data_dir)
+        check_data(directory, pictures)
+        scorer = make_run_scorer(config, device, scorer_name, data_dir, pictures)
+        if scorer is None:
+            say('No scorer for {}: this run draws pictures only.'.format(config.dataset.name))
+        parts = build(config, device, pictures.images)
+        stop = StopTrigger(config.profile.iterations)
+        trainer = make_trainer(config, directory, parts, stop, scorer)
+        start = restore(trainer, directory, resume, say)
+        if not os.path.exists(directory.config):
+            config.save(directory.config)
+        write_environment(directory, device, pictures, start)
+        return run(trainer, directory, stop, say)
+
+
+def make_trainer(config, directory, parts, stop, scorer):
+    """Make the Chainer Trainer with all its extensions."""
+    profile = config.profile
+    trainer = chainer.training.Trainer(parts.updater, stop, out=directory.path)
+    evaluate, display, save = (EveryOrLast(period, profile.iterations) for period in (
+        profile.evaluation_interval, profile.display_interval, profile.snapshot_interval))
+    models = {'gen': parts.generator, 'dis': parts.discriminator}
+    trainer.extend(StopOnNonNumber(models, profile.display_interval, (evaluate, save)))
+    evaluations = [SaveGenerator(parts.generator, directory),
+                   GenerateFakeImage(parts.generator, directory, config.seed)]
+    columns = ['iteration', 'gen/loss', 'dis/loss']
+    if scorer is not None:
+        evaluations.append(GenerateInceptionScore(parts.generator, scorer, directory))
+        columns += ['score/mean', 'score/frechet']
+    for extension in evaluations:
+        trainer.extend(extension, trigger=evaluate, call_before_training=True)
+    trainer.extend(extensions.LogReport(trigger=display, filename='log'))
+    trainer.extend(extensions.PrintReport(columns + ['elapsed_time'], out=Terminal()), trigger=display)
+    if sys.stdout.isatty():
+        trainer.extend(extensions.ProgressBar(update_interval=1))
+    trainer.extend(SaveSnapshot(directory), trigger=save)
+    return trainer
+
+
+class SaveSnapshot(chainer.training.Extension):
+    """Trainer extension: writes the full state, after all other extensions, and keeps the newest two."""
+
+    priority = -100
+
+    def __init__(self, directory):
+        self._directory = directory
+
+    def __call__(self, trainer):
+        snapshot.save(self._directory.snapshot(trainer.updater.iteration), trainer)
+        snapshot.prune(self._directory)
+
+
+def restore(trainer, directory, resume, say):
+    """Go back to the newest usable snapshot, or the given one; returns its iteration, 0 without one."""
+    if resume:
+        try:
+            snapshot.load(resume, trainer)
+        except snapshot.DamagedFile as error:
+            raise UserError('--resume {}'.format(error)) from error
+        iteration = trainer.updater.iteration
+    else:
+        iteration = snapshot.load_newest(directory, trainer, say)
+        if iteration is None and directory.iterations('snapshot'):
+            say('No snapshot of {} is usable: starting again from the first iteration.'.format(directory.path))
+    if iteration is not None:
+        say('Going on from iteration {}.'.format(iteration))
+    return iteration or 0
+
+
+def run(trainer, directory, stop, say):
+    """Run the Trainer to its end, a signal or the first NaN; returns the exit status."""
+    try:
+        with stop:
+            trainer.run(show_loop_exception_msg=False)
+    except NonNumberError as error:
+        say('Training has diverged: {}. {}'.format(error, _how_far(directory)))
+        return STATUS_DIVERGED
+    iteration = trainer.updater.iteration
+    if iteration < stop.last:
+        if iteration and iteration not in directory.iterations('snapshot'):
+            snapshot.save(directory.snapshot(iteration), trainer)
+            snapshot.prune(directory)
+        name = signal.Signals(stop.signal).name
+        say('Stopped by {} at iteration {}; the same command goes on from there ({}).'.format(
+            name, iteration, directory.path))
+        return 128 + stop.signal
+    with atomic_write(directory.done) as temporary, open(temporary, 'w') as f:
+        json.dump({'iteration': iteration, 'elapsed_time': trainer.elapsed_time, 'finished': now()}, f)
+    say('Finished: {}'.format(directory.path))
+    return 0
+
+
+def _how_far(directory):
+    kept = directory.iterations('snapshot')
+    if not kept:
+        return 'There is no snapshot before that.'
+    return 'The last state before that is {}.'.format(directory.snapshot(kept[-1]))
