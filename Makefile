@@ -52,9 +52,9 @@ help:
 install: $(installed)
 	@echo 'installed in .venv, CUDA $(cuda) ($(why))'
 
-##   normalize        trains, draws and scores one GAN: spectral normalization, the setting "default"
+##   normalize        trains, draws and scores one GAN with spectral normalization; the profile says which setting
 normalize: $(installed)
-	$(call train,$(or $(strip $(SETTING)),default))
+	$(call train,$(strip $(SETTING)))
 
 ##   setting-default  setting-A  setting-B  setting-C  setting-D  setting-E  setting-F
 ##                    the same with another row of the paper's table of settings
@@ -95,9 +95,9 @@ clean:
 ##   SET                                    single keys: SET="setting.n_dis=1 method.n_power_iteration=2"
 ## and PYTHON, the interpreter that .venv is made with: 3.10 to 3.13, by default the first found.
 ##
-## A finished run is not repeated, and an unfinished one is resumed. Runs side by side on one CPU (make -j) want a
-## share of its cores each, as in "OMP_NUM_THREADS=2 make -j 4 settings". The number of threads can change the last
-## bits of a result: to finish a run exactly as it began, keep it.
+## make takes these from the environment, too. A finished run is not repeated, and an unfinished one is resumed.
+## Runs side by side on one CPU (make -j) want a share of its cores each, as in "OMP_NUM_THREADS=1 make -j2 settings".
+## The number of threads can change the last bits of a result: to finish a run exactly as it began, keep it.
 
 # An environment: its folder, what pip is to install, the stamp that says so, and what the stamp depends on.
 $(installed): setup.py constraints.txt
