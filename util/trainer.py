@@ -86,6 +86,7 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
     if os.path.exists(directory.done):
         say('{} is finished already'.format(directory.path))
         return 0
+    device.use()
     with Lock(directory):
         pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=data_dir)
         check_data(directory, pictures)

@@ -10,8 +10,8 @@ from util.files import UserError
 
 def test_settings_are_the_papers_table_1():
     expected = {
-        'default': (2e-4, 0.5, 0.9, 5), 'A': (1e-4, 0.5, 0.9, 5), 'B': (1e-4, 0.5, 0.999, 1), 'C': (2e-4, 0.5, 0.999, 1),
-        'D': (1e-3, 0.5, 0.9, 5), 'E': (1e-3, 0.5, 0.999, 5), 'F': (1e-3, 0.9, 0.999, 5)}
+        'default': (2e-4, 0.5, 0.9, 5), 'A': (1e-4, 0.5, 0.9, 5), 'B': (1e-4, 0.5, 0.999, 1),
+        'C': (2e-4, 0.5, 0.999, 1), 'D': (1e-3, 0.5, 0.9, 5), 'E': (1e-3, 0.5, 0.999, 5), 'F': (1e-3, 0.9, 0.999, 5)}
     for name, values in expected.items():
         setting = resolve(profile='paper', setting=name).setting
         assert (setting.alpha, setting.beta1, setting.beta2, setting.n_dis) == values
@@ -30,17 +30,17 @@ def test_quick_profile_scales_the_width():
 
 
 def test_quick_profile_gives_every_setting_the_same_number_of_discriminator_updates():
-    assert resolve(profile='quick').setting.name == 'quick' and resolve(profile='quick').profile.iterations == 800
-    assert resolve(profile='quick', setting='A').profile.iterations == 160
-    assert resolve(profile='quick', overrides=['setting.n_dis=3']).profile.iterations == 267
+    assert resolve(profile='quick').setting.name == 'quick' and resolve(profile='quick').profile.iterations == 1200
+    assert resolve(profile='quick', setting='A').profile.iterations == 240
+    assert resolve(profile='quick', overrides=['setting.n_dis=3']).profile.iterations == 400
     assert resolve(profile='quick', setting='A', iterations=7).profile.iterations == 7
     assert resolve(profile='quick', setting='A', overrides=['profile.iterations=9']).profile.iterations == 9
     assert 'discriminator_updates' not in resolve(profile='quick').profile
 
 
 def test_overrides():
-    c = resolve(overrides=['setting.alpha=1e-4', 'setting.n_dis=2', 'method.factor=1.5', 'model.multiples=[1,1,1,1,1,1,1]'],
-                iterations=7, batchsize=3)
+    overrides = ['setting.alpha=1e-4', 'setting.n_dis=2', 'method.factor=1.5', 'model.multiples=[1,1,1,1,1,1,1]']
+    c = resolve(overrides=overrides, iterations=7, batchsize=3)
     assert (c.setting.alpha, c.setting.n_dis, c.method.factor, c.model.multiples) == (1e-4, 2, 1.5, (1,) * 7)
     assert (c.profile.iterations, c.profile.batchsize) == (7, 3)
 
@@ -49,19 +49,29 @@ def test_overrides():
     ({'dataset': 'cifar100'}, r"--dataset: there is no 'cifar100'.*did you mean cifar10\?"),
     ({'method': 'snn'}, r"--method: there is no 'snn'.*did you mean sn\?"),
     ({'setting': 'G'}, r"--setting: there is no 'G' in configs/settings.yml, only: A, B"),
-    ({'model': ''}, '--model'), ({'profile': 'slow'}, '--profile'),
+    ({'model': ''}, '--model'),
+    ({'profile': 'slow'}, '--profile'),
     ({'overrides': ['setting.alhpa=1']}, r"setting has no key 'alhpa'.*did you mean alpha\?"),
     ({'overrides': ['seting.alpha=1']}, r"no section 'seting'.*did you mean setting\?"),
-    ({'overrides': ['setting.alpha']}, r'expected SECTION\.KEY=VALUE'), ({'overrides': ['alpha=1']}, r'expected SECTION\.KEY=VALUE'),
-    ({'overrides': ['setting.alpha=fast']}, 'expected a number'), ({'overrides': ['setting.n_dis=1.5']}, 'expected an integer'),
-    ({'overrides': ['setting.n_dis=true']}, 'expected an integer'), ({'overrides': ['setting.alpha={']}, 'not a YAML value'),
+    ({'overrides': ['setting.alpha']}, r'expected SECTION\.KEY=VALUE'),
+    ({'overrides': ['alpha=1']}, r'expected SECTION\.KEY=VALUE'),
+    ({'overrides': ['setting.alpha=fast']}, 'expected a number'),
+    ({'overrides': ['setting.n_dis=1.5']}, 'expected an integer'),
+    ({'overrides': ['setting.n_dis=true']}, 'expected an integer'),
+    ({'overrides': ['setting.alpha={']}, 'not a YAML value'),
     ({'overrides': ['setting.alpha=0']}, r'setting\.alpha must be a number above 0'),
-    ({'overrides': ['setting.alpha=nan']}, r'setting\.alpha must be'), ({'overrides': ['setting.alpha=inf']}, r'setting\.alpha must be'),
-    ({'overrides': ['setting.beta1=1']}, r'setting\.beta1 must be'), ({'overrides': ['setting.n_dis=0']}, r'setting\.n_dis must be'),
-    ({'overrides': ['dataset.size=33']}, 'multiple of 8'), ({'overrides': ['method.factor=-1']}, r'method\.factor must be'),
-    ({'overrides': ['model.multiples=[1]']}, 'seven integers'), ({'overrides': ['setting.alpha=null']}, r'setting\.alpha must be'),
+    ({'overrides': ['setting.alpha=nan']}, r'setting\.alpha must be'),
+    ({'overrides': ['setting.alpha=inf']}, r'setting\.alpha must be'),
+    ({'overrides': ['setting.beta1=1']}, r'setting\.beta1 must be'),
+    ({'overrides': ['setting.n_dis=0']}, r'setting\.n_dis must be'),
+    ({'overrides': ['dataset.size=33']}, 'multiple of 8'),
+    ({'overrides': ['method.factor=-1']}, r'method\.factor must be'),
+    ({'overrides': ['model.multiples=[1]']}, 'seven integers'),
+    ({'overrides': ['setting.alpha=null']}, r'setting\.alpha must be'),
     ({'overrides': ['profile.score_splits=9999999']}, 'must not exceed'),
-    ({'iterations': 0}, '--iterations must be an integer of at least 1'), ({'batchsize': -1}, '--batchsize'), ({'seed': -1}, '--seed'),
+    ({'iterations': 0}, '--iterations must be an integer of at least 1'),
+    ({'batchsize': -1}, '--batchsize'),
+    ({'seed': -1}, '--seed'),
 ])
 def test_bad_input_is_one_clear_line(arguments, message):
     with pytest.raises(UserError, match=message) as info:
