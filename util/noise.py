@@ -5,6 +5,7 @@ generator is Philox 4x64-10 (Salmon et al., *Parallel Random Numbers: As Easy as
 CPU, one CuPy kernel on the GPU. Normals come by Box and Muller's transform in float64, so the two devices agree to the
 last place of float32.
 """
+import functools
 import zlib
 
 import numpy as np
@@ -55,21 +56,22 @@ def bits(xp, n, seed, iteration, purpose, step=0):
     key, counter = _counter(seed, iteration, purpose, step)
     if xp is np:
         return np.random.Philox(key=np.array(key, np.uint64), counter=np.array(counter, np.uint64)).random_raw(n)
+    return _bits_on_gpu(xp, n, key, counter)
+
+
+def _bits_on_gpu(cupy, n, key, counter):  # pragma: no cover - gpu
     n_blocks = -(-n // 4)
-    out = xp.empty(4 * n_blocks, np.uint64)
+    out = cupy.empty(4 * n_blocks, np.uint64)
     if n_blocks:
         args = (out, np.int64(n_blocks), *(np.uint64(x) for x in key + counter[2:]))
-        _kernel(xp)((min(-(-n_blocks // 128), 4096),), (128,), args)
+        _kernel()((min(-(-n_blocks // 128), 4096),), (128,), args)
     return out[:n]
 
 
-_compiled = {}
-
-
-def _kernel(xp):
-    if 'philox' not in _compiled:
-        _compiled['philox'] = xp.RawKernel(_KERNEL_SOURCE, 'philox_4x64')
-    return _compiled['philox']
+@functools.lru_cache(maxsize=None)
+def _kernel():  # pragma: no cover - gpu
+    import cupy
+    return cupy.RawKernel(_KERNEL_SOURCE, 'philox_4x64')
 
 
 def uniform(xp, shape, seed, iteration, purpose, step=0):

@@ -165,6 +165,8 @@ def run(trainer, directory, stop, say):
     except NonNumberError as error:
         say('Training has diverged: {}. {}'.format(error, _how_far(directory)))
         return STATUS_DIVERGED
+    except OSError as error:  # of Chainer's LogReport, say; our own files raise UserErrors
+        raise UserError('cannot go on in {}: {}'.format(directory.path, error)) from error
     iteration = trainer.updater.iteration
     if iteration < stop.last:
         if iteration and iteration not in directory.iterations('snapshot'):
