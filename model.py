@@ -10,6 +10,8 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 
+from util.files import UserError
+
 
 class CNNGenerator(chainer.Chain):
     """Generator of the standard CNN (paper Table 3, left): a dense layer and three 4x4 deconvolutions, each doubling
@@ -112,6 +114,13 @@ ARCHITECTURES = {
 }
 
 
+def _architecture(row):
+    if row['architecture'] not in ARCHITECTURES:
+        raise UserError('model.architecture must be one of {}, not {!r}'.format(
+            ', '.join(ARCHITECTURES), row['architecture']))
+    return ARCHITECTURES[row['architecture']]
+
+
 def build_generator(row, size, seed):
     """Make the generator that a row of ``configs/models.yml`` describes.
 
@@ -120,8 +129,11 @@ def build_generator(row, size, seed):
         size (int): Height and width of a picture.
         seed (int): The initial weights are a function of it.
 
+    Raises:
+        UserError: There is no such architecture.
+
     """
-    make, options = ARCHITECTURES[row['architecture']][:2]
+    make, options = _architecture(row)[:2]
     return make(size=size, rng=noise.random_state(seed, 'generator'), **{k: row[k] for k in options})
 
 
@@ -130,6 +142,6 @@ def build_discriminator(row, size, seed, normalization=None):
 
     ``normalization`` is a callable that takes a link and returns it normalized.
     """
-    make, options = ARCHITECTURES[row['architecture']][2:]
+    make, options = _architecture(row)[2:]
     return make(size=size, rng=noise.random_state(seed, 'discriminator'), normalization=normalization,
                 **{k: row[k] for k in options})

@@ -14,8 +14,9 @@ setup(
     py_modules=['model', 'train'],
     install_requires=[
         'chainer==7.8.1',
+        'filelock',
         'numpy>=1.26,<3',
-        'pillow',
+        'pillow>=10.1',
         'pyyaml',
         'scikit-learn',
         'threadpoolctl',

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from util import compat, config, rundir
+from util import compat, config, rundir, trainer
 from util.cli import Parser, run_command
 from util.device import get_device, kind
 
@@ -64,10 +64,14 @@ def main(argv=None):
         return 0
     if args.profile == 'auto':
         print_profile(profile)
-    from util import trainer  # Chainer and the networks: not needed, and not waited for, above
-    directory = rundir.RunDirectory(args.out or rundir.default_path(resolved))
+    directory = rundir.RunDirectory(_home(args.out) or rundir.default_path(resolved))
     print('Run: {}'.format(os.path.relpath(directory.path)), flush=True)
-    return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
+    return trainer.train(resolved, device, directory, _home(args.data_dir), args.scorer, _home(args.resume), say)
+
+
+def _home(path):
+    # make hands OUT=~/x on as it stands
+    return path and os.path.expanduser(path)
 
 
 def print_profile(profile):

@@ -8,13 +8,16 @@ from util import noise
 from util.config import resolve
 from util.normalization.spectral import SpectralNormalization
 
-# Parameters of each layer at the paper's width, weights + biases: (kernel^2 * in * out) + out. Batch normalization: 2 a channel.
+# Parameters of each layer at the paper's width, weights + biases: (kernel^2 * in * out) + out. Batch normalization: 2 a
+# channel.
 TABLE_3_DISCRIMINATOR = {
-    'conv1': 3 * 3 * 3 * 64 + 64, 'conv2': 4 * 4 * 64 * 64 + 64, 'conv3': 3 * 3 * 64 * 128 + 128, 'conv4': 4 * 4 * 128 * 128 + 128,
-    'conv5': 3 * 3 * 128 * 256 + 256, 'conv6': 4 * 4 * 256 * 256 + 256, 'conv7': 3 * 3 * 256 * 512 + 512}
+    'conv1': 3 * 3 * 3 * 64 + 64, 'conv2': 4 * 4 * 64 * 64 + 64, 'conv3': 3 * 3 * 64 * 128 + 128,
+    'conv4': 4 * 4 * 128 * 128 + 128, 'conv5': 3 * 3 * 128 * 256 + 256, 'conv6': 4 * 4 * 256 * 256 + 256,
+    'conv7': 3 * 3 * 256 * 512 + 512}
 SNDCGAN_DISCRIMINATOR = {
-    'conv1': 3 * 3 * 3 * 64 + 64, 'conv2': 4 * 4 * 64 * 128 + 128, 'conv3': 3 * 3 * 128 * 128 + 128, 'conv4': 4 * 4 * 128 * 256 + 256,
-    'conv5': 3 * 3 * 256 * 256 + 256, 'conv6': 4 * 4 * 256 * 512 + 512, 'conv7': 3 * 3 * 512 * 512 + 512}
+    'conv1': 3 * 3 * 3 * 64 + 64, 'conv2': 4 * 4 * 64 * 128 + 128, 'conv3': 3 * 3 * 128 * 128 + 128,
+    'conv4': 4 * 4 * 128 * 256 + 256, 'conv5': 3 * 3 * 256 * 256 + 256, 'conv6': 4 * 4 * 256 * 512 + 512,
+    'conv7': 3 * 3 * 512 * 512 + 512}
 DECONVOLUTIONS = {
     'deconv1': 4 * 4 * 512 * 256 + 256, 'bn1': 2 * 256, 'deconv2': 4 * 4 * 256 * 128 + 128, 'bn2': 2 * 128,
     'deconv3': 4 * 4 * 128 * 64 + 64, 'bn3': 2 * 64, 'last': 3 * 3 * 64 * 3 + 3}

@@ -3,15 +3,12 @@
 ``python -m util.classifier DATASET --out FILE`` trains it on any labelled row of ``configs/datasets.yml``. Its scores
 compare runs on one data set; they are not Inception Scores and are never called so.
 """
-import argparse
 import dataclasses
 import itertools
 import os
 import platform
 import sys
 import tempfile
-import zipfile
-import zlib
 
 import chainer
 import chainer.functions as F
@@ -21,15 +18,14 @@ from chainer import training
 from chainer.training import extensions
 
 from util import config, noise
-from util.cli import run_command
+from util.cli import Parser, run_command
 from util.dataset import load
 from util.device import get_device
 from util.files import UserError, atomic_write
+from util.npz import DamagedFile, read_npz, write_npz
 
 FORMAT = 'classifier-1'
 _WEIGHT, _META = 'weight/', 'meta/'  # prefixes of the names in the file
-# what zip files and npz headers raise when their bytes are wrong; NotImplementedError is a RuntimeError
-_DAMAGE = ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error
 
 
 class Classifier(chainer.Chain):
@@ -151,9 +147,9 @@ def _write(path, classifier, card):
     arrays = {_META + key: np.array(value) for key, value in dataclasses.asdict(card).items()}
     weights = {}
     chainer.serializers.DictionarySerializer(weights).save(classifier)
-    arrays.update((_WEIGHT + key, weights[key]) for key in sorted(weights))  # Chainer keeps them in sets
+    arrays.update((_WEIGHT + key, value) for key, value in weights.items())
     with open(path, 'wb') as f:
-        np.savez_compressed(f, **arrays)
+        write_npz(f, arrays, compress=True)
 
 
 def load_classifier(path, command=None):
@@ -172,27 +168,16 @@ def load_classifier(path, command=None):
     """
     cure = f'; make it with: {command}' if command else ''
     try:
-        with open(path, 'rb') as f:
-            arrays = _read_arrays(f)
+        arrays = read_npz(path)
         card = _read_card(arrays)
         classifier = Classifier(card.n_classes, card.width, card.size)
         _set_weights(classifier, {k[len(_WEIGHT):]: v for k, v in arrays.items() if k.startswith(_WEIGHT)})
-    except OSError as error:
-        raise UserError(f'cannot read the classifier {path}: {error.strerror or error}{cure}') from error
-    except _DAMAGE as error:
+    except UserError as error:
+        raise UserError(f'{error}{cure}') from error
+    except (DamagedFile, KeyError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise UserError(f'{path} is damaged or not a classifier of this project ({reason}){cure}') from error
     return classifier, card
-
-
-def _read_arrays(file):
-    with zipfile.ZipFile(file) as archive:
-        broken = archive.testzip()  # before any number in it, such as the size of an array, is believed
-    if broken is not None:
-        raise ValueError(f'bad checksum of {broken}')
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def _read_card(arrays):
@@ -342,7 +327,7 @@ def accuracy(classifier, data):
 
 def parse(argv=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='python -m util.classifier', description='Train the classifier that scores pictures.')
     parser.add_argument('dataset', help='a row of configs/datasets.yml whose pictures have labels')
     parser.add_argument('--out', '-o', required=True, help='the npz file to write')

@@ -1,6 +1,7 @@
 """What all command lines do with errors."""
 import argparse
 import os
+import signal
 import sys
 
 from util.files import UserError
@@ -14,12 +15,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(main, argv=None):
-    """Call ``main(argv)`` and return its exit status; a UserError becomes one line on stderr and status 2."""
+    """Call ``main(argv)`` and return its exit status; what is no bug of ours becomes one line on stderr."""
     try:
         return main(argv) or 0
     except UserError as error:
         print('error: {}'.format(error), file=sys.stderr)
         return 2
+    except MemoryError as error:  # CuPy's is one, too
+        print('error: not enough memory ({}): a smaller --batchsize or model.width needs less'.format(
+            ' '.join(str(error).split())), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

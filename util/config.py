@@ -35,6 +35,15 @@ RULES = {
 }
 
 
+# Keys that the code reads of every row, whatever its kind
+_REQUIRED = {
+    'dataset': ('source', 'size', 'split', 'scorer', 'score_split'), 'model': ('architecture', 'width', 'dim_z'),
+    'method': ('normalization', 'loss'), 'setting': ('alpha', 'beta1', 'beta2', 'n_dis'),
+    'profile': ('batchsize', 'iterations', 'snapshot_interval', 'evaluation_interval', 'display_interval',
+                'score_samples', 'score_splits'),
+}
+
+
 def _is_number(x):
     return type(x) in (int, float) and math.isfinite(x)
 
@@ -124,16 +133,33 @@ def load_config(path):
         UserError: It is missing or is not a Config.
 
     """
-    tree = _read_yaml(path)
     try:
-        rows = {}
-        for section in SECTIONS:
-            values = dict(tree[section])
-            rows[section] = Row(values.pop('name'), values)
-        config = Config(seed=tree['seed'], device=tree['device'], **rows)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError('{} is not the config.yml of a run: {!r} is missing or wrong'.format(path, error)) from error
-    _check(config, 'in ' + path)
+        return config_from_dict(_read_yaml(path))
+    except KeyError as error:
+        raise UserError('{} is not the config.yml of a run: {} is missing or wrong'.format(path, error)) from error
+
+
+def config_from_dict(tree):
+    """The Config of which :meth:`Config.to_dict` gave ``tree``.
+
+    Raises:
+        KeyError: A key is missing or is not what it must be.
+        UserError: A value cannot be.
+
+    """
+    if not isinstance(tree, dict):
+        raise KeyError('everything')
+    rows = {}
+    for section in SECTIONS:
+        if not isinstance(tree[section], dict):
+            raise KeyError(section)
+        values = dict(tree[section])
+        rows[section] = Row(values.pop('name'), values)
+        for key in _REQUIRED[section]:
+            if key not in values:
+                raise KeyError('{}.{}'.format(section, key))
+    config = Config(seed=tree['seed'], device=tree['device'], **rows)
+    _check(config, 'in a saved Config')
     return config
 
 

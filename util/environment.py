@@ -10,7 +10,7 @@ from util.device import kind
 from util.files import UserError, atomic_write
 
 
-def write_environment(directory, device, pictures, start):
+def write_environment(directory, device, pictures, start, say):
     """Write ``environment.json``: the data, and a list of the sessions that the run was made in.
 
     Args:
@@ -18,14 +18,21 @@ def write_environment(directory, device, pictures, start):
         device (chainer.backend.Device): Where it runs.
         pictures (Pictures): What it is trained on.
         start (int): The iteration that this session goes on from; from 0, earlier sessions are forgotten.
+        say (callable): Gets a line when something differs from the session before that can change the last bits.
 
     Raises:
         UserError: The file cannot be written, or the one of an earlier session is damaged.
 
     """
     sessions = read_environment(directory).get('sessions', []) if start else []
-    sessions.append({'from_iteration': start, 'started': now(), 'command': sys.argv, 'device': device_name(device),
-                     'commit': commit(), 'versions': compat.versions()})
+    session = {'from_iteration': start, 'started': now(), 'command': sys.argv, 'device': device_name(device),
+               'commit': commit(), 'versions': compat.versions()}
+    if sessions:
+        changed = [key for key in ('device', 'commit', 'versions') if sessions[-1].get(key) != session[key]]
+        if changed:
+            say('From iteration {} on with other {}: the last bits of the result may differ. See {}'.format(
+                start, ', '.join(changed), directory.environment))
+    sessions.append(session)
     data = {'source': pictures.source, 'fingerprint': pictures.fingerprint, 'pictures': len(pictures.images)}
     with atomic_write(directory.environment) as temporary, open(temporary, 'w', encoding='utf-8') as f:
         json.dump({'data': data, 'sessions': sessions}, f, indent=2)
@@ -46,8 +53,6 @@ def read_environment(directory):
 
 def check_data(directory, pictures):
     """Refuse, with a UserError, to go on with other pictures than the run was begun with."""
-    if not directory.iterations('snapshot'):
-        return
     recorded = read_environment(directory).get('data', {}).get('fingerprint', pictures.fingerprint)
     if recorded != pictures.fingerprint:
         raise UserError('--data-dir: the pictures are not those that {} was begun with (fingerprint {}, was {})'.format(

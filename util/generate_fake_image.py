@@ -31,9 +31,9 @@ def generate(generator, n, seed, iteration=0, purpose='z of grid', batchsize=100
         numpy.ndarray: uint8, (n, 3, H, W).
 
     """
-    z = noise.normal(generator.xp, (n, generator.dim_z), seed, iteration, purpose)
     parts = []
     with chainer.using_config('train', False), chainer.no_backprop_mode(), chainer.using_device(generator.device):
+        z = noise.normal(generator.xp, (n, generator.dim_z), seed, iteration, purpose)
         for i in range(0, n, batchsize):
             parts.append(chainer.get_device('@numpy').send(to_uint8(generator(z[i:i + batchsize]).array)))
     return np.concatenate(parts)
@@ -129,8 +129,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if min(args.rows, args.columns) < 1:
         raise UserError('--rows and --columns must be at least 1')
-    if args.seed is not None and args.seed < 0:
-        raise UserError('--seed must not be negative')
+    if args.seed is not None and not 0 <= args.seed < 2 ** 32:
+        raise UserError('--seed must be an integer from 0 to 4294967295, not {}'.format(args.seed))
     directory = RunDirectory(args.run)
     generator, iteration = load_generator(directory, args.iteration, get_device(args.device))
     seed = directory.load_config().seed if args.seed is None else args.seed

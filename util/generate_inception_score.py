@@ -13,6 +13,7 @@ from tqdm import tqdm
 from util import dataset
 from util.cli import Parser, run_command
 from util.device import get_device
+from util.environment import check_data
 from util.files import UserError
 from util.generate_fake_image import generate, load_generator
 from util.rundir import Lock, RunDirectory
@@ -26,14 +27,15 @@ class RunScorer:
     Args:
         scorer (Scorer): See ``util/scorer.py``.
         config (Config): The run's; decides number of pictures and the real data to compare with.
-        images (numpy.ndarray): The real pictures to compare with, uint8 (N, 3, H, W).
+        pictures (Pictures): The real ones to compare with.
 
     """
 
-    def __init__(self, scorer, config, images):
+    def __init__(self, scorer, config, pictures):
         self.scorer, self._config = scorer, config
-        self._reference = reference_statistics(scorer, images)
-        self._reference_name = '{} {} {}'.format(len(images), config.dataset.name, config.dataset.score_split)
+        self._reference = reference_statistics(scorer, pictures.images)
+        self._reference_name = '{} {} {} ({:.8})'.format(
+            len(pictures.images), config.dataset.name, config.dataset.score_split, pictures.fingerprint)
 
     def __call__(self, generator, iteration):
         """Score a generator: a row of ``scores.csv``. The same generator always gets the same score."""
@@ -90,7 +92,7 @@ def make_run_scorer(config, device, scorer_name=None, data_dir=None, pictures=No
         return None
     if pictures is None or config.dataset.score_split != config.dataset.split:
         pictures = dataset.load(config.dataset, split=config.dataset.score_split, data_dir=data_dir)
-    return RunScorer(scorer, config, pictures.images)
+    return RunScorer(scorer, config, pictures)
 
 
 def main(argv=None):
@@ -110,7 +112,10 @@ def main(argv=None):
     if not kept or missing:
         raise UserError('{} has no gen_iter_*.npz{}'.format(
             directory.path, ' of ' + ', '.join(map(str, missing)) if missing else ' yet'))
-    scorer = make_run_scorer(config, device, args.scorer, args.data_dir)
+    device.use()
+    pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=args.data_dir)
+    check_data(directory, pictures)
+    scorer = make_run_scorer(config, device, args.scorer, args.data_dir, pictures)
     if scorer is None:
         raise UserError('--scorer: the data set {} has none of its own; name one'.format(config.dataset.name))
     with Lock(directory):

@@ -68,7 +68,7 @@ def _bits_on_gpu(cupy, n, key, counter):  # pragma: no cover - gpu
     return out[:n]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _kernel():  # pragma: no cover - gpu
     import cupy
     return cupy.RawKernel(_KERNEL_SOURCE, 'philox_4x64')

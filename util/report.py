@@ -7,7 +7,6 @@ stands in a column with the paper's numbers; runs of the quick profile have a ta
 """
 import csv
 import io
-import json
 import math
 import os
 import sys
@@ -17,10 +16,11 @@ import yaml
 
 from util import cifar10, config, rundir, scores
 from util.cli import Parser, run_command
+from util.environment import read_environment
 from util.files import UserError, atomic_write
+from util.scorer import LABELS
 
 PUBLISHED = os.path.join(config.CONFIGS, 'published.yml')
-LABELS = {'inception': 'Inception Score', 'digits': 'digit-classifier score'}  # as in util/scorer.py
 _REQUIRED, _NUMBERS = ('label', 'dataset', 'scorer', 'score'), ('score', 'score_std', 'frechet_distance')
 _OPTIONAL = ('model', 'method', 'settings', 'iterations', 'score_std', 'frechet_distance', 'samples', 'source')
 _SETTING = ('alpha', 'beta1', 'beta2', 'n_dis')
@@ -50,8 +50,7 @@ def read_run(path):
     settings = directory.load_config()
     try:
         table = scores.ScoreTable(directory.file('scores.csv')).rows
-        with open(directory.file('environment.json'), encoding='utf-8') as f:
-            row = {**_describe_config(settings), **_describe_environment(settings, json.load(f))}
+        row = {**_describe_config(settings), **_describe_environment(settings, read_environment(directory))}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError('a file of the run is missing or damaged: {!r}'.format(error)) from error
     if not table:

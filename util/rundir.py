@@ -1,4 +1,5 @@
 """The directory of a run: names of its files, who may write into it, and what is already there."""
+import contextlib
 import fcntl
 import glob
 import os
@@ -62,8 +63,12 @@ class RunDirectory:
         return config_module.load_config(self.config)
 
     def check_config(self, config):
-        """Refuse to go on with another Config than the one that the run was begun with, naming the differences."""
+        """Refuse to go on with another Config than the run's, naming the differences, or in a directory of no run."""
         if not os.path.exists(self.config):
+            others = [name for name in _list(self.path) if not name.startswith('.')]
+            if others:
+                raise UserError('--out {}: it is not the directory of a run, and not empty (it has {})'.format(
+                    self.path, others[0]))
             return
         differences = config.differences(self.load_config())
         if differences:
@@ -93,15 +98,22 @@ class Lock:
             self._file = open(os.path.join(self._path, '.lock'), 'a')
         except OSError as error:
             self._remove_made()
-            raise UserError('--out {}: cannot write there: {}'.format(self._path, error.strerror)) from error
+            raise UserError('{}: cannot write there: {}'.format(self._path, error.strerror)) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            raise UserError('--out {}: another process is working on this run'.format(self._path)) from error
-        for name in glob.glob(os.path.join(glob.escape(self._path), '**', '.*.tmp'), recursive=True):
-            os.unlink(name)  # left behind by a process that was killed while it wrote
+            reason = 'another process is working on this run' if isinstance(error, BlockingIOError) else error.strerror
+            raise UserError('{}: {}'.format(self._path, reason)) from error
+        self._sweep()
         return self
+
+    def _sweep(self):
+        """Remove what a process left that was killed while it wrote."""
+        for folder in (self._path, os.path.join(self._path, 'images')):
+            for name in glob.glob(os.path.join(glob.escape(folder), '.*.tmp')):
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
 
     def __exit__(self, *exc_info):
         if os.listdir(self._path) == ['.lock'] and self._made:
@@ -115,6 +127,10 @@ class Lock:
                 os.rmdir(folder)
             except OSError:
                 break
+
+
+def _list(path):
+    return sorted(os.listdir(path)) if os.path.isdir(path) else []
 
 
 def _missing(path):

@@ -11,6 +11,8 @@ from util import metrics
 from util.classifier import load_classifier
 from util.files import UserError
 
+# What a scorer's score is called, by the scorer's name
+LABELS = {'inception': 'Inception Score', 'digits': 'digit-classifier score'}
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'inception_model')
 
 
@@ -73,7 +75,7 @@ class ClassifierScorer:
 
 
 def _digits(device):
-    return ClassifierScorer('digits', 'digit-classifier score', os.path.join(FOLDER, 'digits.npz'),
+    return ClassifierScorer('digits', LABELS['digits'], os.path.join(FOLDER, 'digits.npz'),
                             'python -m util.classifier digits --out inception_model/digits.npz', device)
 
 

@@ -15,9 +15,10 @@ from util.environment import check_data, now, write_environment
 from util.files import UserError, atomic_write
 from util.generate_fake_image import GenerateFakeImage, SaveGenerator
 from util.generate_inception_score import GenerateInceptionScore, make_run_scorer
+from util.npz import DamagedFile
 from util.rundir import Lock
 from util.updater import GANUpdater
-from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger, Terminal
+from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger, Terminal, WriteLog
 
 STATUS_DIVERGED = 1
 
@@ -95,22 +96,23 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
             say('No scorer for {}: this run draws pictures only.'.format(config.dataset.name))
         parts = build(config, device, pictures.images)
         stop = StopTrigger(config.profile.iterations)
-        trainer = make_trainer(config, directory, parts, stop, scorer)
-        start = restore(trainer, directory, resume, say)
+        snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)
+        trainer = make_trainer(config, directory, parts, stop, snapshots, scorer)
+        start = restore(trainer, directory, snapshots, resume, stop.last, say)
         if not os.path.exists(directory.config):
             config.save(directory.config)
-        write_environment(directory, device, pictures, start)
-        return run(trainer, directory, stop, say)
+        write_environment(directory, device, pictures, start, say)
+        return run(trainer, directory, stop, 'the same command without --resume' if resume else 'the same command', say)
 
 
-def make_trainer(config, directory, parts, stop, scorer):
+def make_trainer(config, directory, parts, stop, snapshots, scorer):
     """Make the Chainer Trainer with all its extensions."""
     profile = config.profile
     trainer = chainer.training.Trainer(parts.updater, stop, out=directory.path)
     evaluate, display, save = (EveryOrLast(period, profile.iterations) for period in (
         profile.evaluation_interval, profile.display_interval, profile.snapshot_interval))
     models = {'gen': parts.generator, 'dis': parts.discriminator}
-    trainer.extend(StopOnNonNumber(models, profile.display_interval, (evaluate, save)))
+    trainer.extend(StopOnNonNumber(models, profile.display_interval, (stop.latch, evaluate, save)))
     evaluations = [SaveGenerator(parts.generator, directory),
                    GenerateFakeImage(parts.generator, directory, config.seed)]
     columns = ['iteration', 'gen/loss', 'dis/loss']
@@ -119,45 +121,48 @@ def make_trainer(config, directory, parts, stop, scorer):
         columns += ['score/mean', 'score/frechet']
     for extension in evaluations:
         trainer.extend(extension, trigger=evaluate, call_before_training=True)
-    trainer.extend(extensions.LogReport(trigger=display, filename='log'))
+    trainer.extend(extensions.LogReport(trigger=display, filename=None))
+    trainer.extend(WriteLog(directory), trigger=display)
     trainer.extend(extensions.PrintReport(columns + ['elapsed_time'], out=Terminal()), trigger=display)
     if sys.stdout.isatty():
         trainer.extend(extensions.ProgressBar(update_interval=1))
-    trainer.extend(SaveSnapshot(directory), trigger=save)
+    trainer.extend(SaveSnapshot(snapshots), trigger=lambda t: stop.latched or save(t))
     return trainer
 
 
 class SaveSnapshot(chainer.training.Extension):
-    """Trainer extension: writes the full state, after all other extensions, and keeps the newest two."""
+    """Trainer extension: writes the full state, after all other extensions."""
 
     priority = -100
 
-    def __init__(self, directory):
-        self._directory = directory
+    def __init__(self, snapshots):
+        self._snapshots = snapshots
 
     def __call__(self, trainer):
-        snapshot.save(self._directory.snapshot(trainer.updater.iteration), trainer)
-        snapshot.prune(self._directory)
+        self._snapshots.save(trainer)
 
 
-def restore(trainer, directory, resume, say):
-    """Go back to the newest usable snapshot, or the given one; returns its iteration, 0 without one."""
+def restore(trainer, directory, snapshots, resume, last, say):
+    """Go back to the newest whole snapshot, or the given one; returns its iteration, 0 without one."""
     if resume:
         try:
-            snapshot.load(resume, trainer)
-        except snapshot.DamagedFile as error:
-            raise UserError('--resume {}'.format(error)) from error
+            snapshots.load(resume, trainer)
+        except DamagedFile as error:
+            raise UserError('--resume: damaged file {}'.format(error)) from error
         iteration = trainer.updater.iteration
+        if iteration >= last and not os.path.exists(directory.generator(last)):
+            raise UserError('--resume {}: it is of the last iteration, and nothing is left to do'.format(resume))
     else:
-        iteration = snapshot.load_newest(directory, trainer, say)
-        if iteration is None and directory.iterations('snapshot'):
+        before = directory.iterations('snapshot')
+        iteration = snapshots.load_newest(trainer, say)
+        if before and iteration is None:
             say('No snapshot of {} is usable: starting again from the first iteration.'.format(directory.path))
     if iteration is not None:
         say('Going on from iteration {}.'.format(iteration))
     return iteration or 0
 
 
-def run(trainer, directory, stop, say):
+def run(trainer, directory, stop, command, say):
     """Run the Trainer to its end, a signal or the first NaN; returns the exit status."""
     try:
         with stop:
@@ -165,16 +170,10 @@ def run(trainer, directory, stop, say):
     except NonNumberError as error:
         say('Training has diverged: {}. {}'.format(error, _how_far(directory)))
         return STATUS_DIVERGED
-    except OSError as error:  # of Chainer's LogReport, say; our own files raise UserErrors
-        raise UserError('cannot go on in {}: {}'.format(directory.path, error)) from error
     iteration = trainer.updater.iteration
     if iteration < stop.last:
-        if iteration and iteration not in directory.iterations('snapshot'):
-            snapshot.save(directory.snapshot(iteration), trainer)
-            snapshot.prune(directory)
-        name = signal.Signals(stop.signal).name
-        say('Stopped by {} at iteration {}; the same command goes on from there ({}).'.format(
-            name, iteration, directory.path))
+        say('Stopped by {} at iteration {}; {} goes on from there ({}).'.format(
+            signal.Signals(stop.signal).name, iteration, command, directory.path))
         return 128 + stop.signal
     with atomic_write(directory.done) as temporary, open(temporary, 'w') as f:
         json.dump({'iteration': iteration, 'elapsed_time': trainer.elapsed_time, 'finished': now()}, f)

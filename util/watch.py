@@ -1,10 +1,13 @@
 """Trainer extensions and triggers that keep an eye on a run: numbers that are none, signals, and the time left."""
+import json
 import math
 import signal
 import sys
 
 import chainer
 import numpy as np
+
+from util.files import atomic_write
 
 
 class EveryOrLast:
@@ -28,15 +31,35 @@ class Terminal:
         sys.stdout.flush()
 
 
-class StopTrigger:
-    """The Trainer's stop trigger: the last iteration, or SIGTERM or Ctrl-C, after which the iteration at hand is
-    finished.
+class WriteLog(chainer.training.Extension):
+    """Trainer extension: writes what LogReport has collected to ``log``, Chainer's JSON list, whole or not at all."""
 
-    As a context manager it catches these signals. A second one ends the process at once.
+    priority = chainer.training.extension.PRIORITY_READER - 1
+
+    def __init__(self, directory):
+        self._path = directory.file('log')
+
+    def __call__(self, trainer):
+        with atomic_write(self._path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            json.dump(trainer.get_extension('LogReport').log, f, indent=4)
+
+
+class StopTrigger:
+    """The Trainer's stop trigger: the last iteration, or SIGTERM or Ctrl-C, after the iteration at hand.
+
+    As a context manager it catches these signals. A second Ctrl-C ends the process at once; SIGTERM does not, because
+    make passes it on to a process that may have had it already.
+
+    Attributes:
+        last (int): The last iteration.
+        signal (int or None): The signal that came.
+        latched (bool): Whether this iteration is the last for a signal's sake; decided once an iteration, by
+            :meth:`latch`, so that all extensions see the same.
+
     """
 
     def __init__(self, last):
-        self.last, self.signal = last, None
+        self.last, self.signal, self.latched = last, None, False
 
     def __enter__(self):
         self._old = {s: signal.signal(s, self._catch) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -48,10 +71,16 @@ class StopTrigger:
 
     def _catch(self, number, frame):
         self.signal = number
-        signal.signal(number, self._old[number])
+        if number == signal.SIGINT:
+            signal.signal(number, self._old[number])
+
+    def latch(self, trainer):
+        """Decide whether a signal ends the run after this iteration; a trigger."""
+        self.latched = self.signal is not None
+        return self.latched
 
     def __call__(self, trainer):
-        return self.signal is not None or trainer.updater.iteration >= self.last
+        return self.latched or trainer.updater.iteration >= self.last
 
     def get_training_length(self):
         """What Chainer's progress bar asks for."""
@@ -67,7 +96,7 @@ class StopOnNonNumber(chainer.training.Extension):
 
     On a GPU it only notes, on the device, the first iteration with one, and asks every ``interval`` iterations: asking
     waits for the device. It comes before all extensions that write, and asks before each iteration in which they do, so
-    that no snapshot is poisoned.
+    that no parameter is saved that is none.
 
     Args:
         models (dict): Name to network; layers are looked for in this order.
@@ -87,7 +116,8 @@ class StopOnNonNumber(chainer.training.Extension):
         iteration = trainer.updater.iteration
         xp = next(iter(self._models.values())).xp
         self._note(xp, trainer.observation.values(), iteration)
-        if xp is not np and iteration % self._interval and not any(t(trainer) for t in self._writes):
+        writes = [trigger(trainer) for trigger in self._writes]
+        if xp is not np and iteration % self._interval and not any(writes):  # pragma: no cover - gpu
             return
         if math.isfinite(float(self._first)):
             raise NonNumberError(self._describe(int(self._first), trainer.observation))

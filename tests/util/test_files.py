@@ -29,7 +29,10 @@ def test_keeps_the_umask(tmp_path):
     assert stat.S_IMODE(os.stat(tmp_path / 'f').st_mode) == 0o640
 
 
-@pytest.mark.parametrize('error, raised', [(OSError(errno.ENOSPC, 'No space left on device'), UserError), (ValueError('x'), ValueError)])
+@pytest.mark.parametrize('error, raised', [
+    (OSError(errno.ENOSPC, 'No space left on device'), UserError),
+    (ValueError('x'), ValueError),
+])
 def test_failure_leaves_the_old_content(tmp_path, error, raised):
     path = tmp_path / 'f'
     write(path, 'old')

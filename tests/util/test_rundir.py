@@ -51,7 +51,8 @@ def test_load_config_of_no_run(tmp_path):
 def test_lock_keeps_a_second_process_out(tmp_path):
     directory = RunDirectory(tmp_path / 'run')
     code = ('import sys; sys.path.insert(0, {!r}); from util.rundir import *\n'
-            'try: Lock(RunDirectory({!r})).__enter__()\nexcept UserError as e: print(e)').format(os.getcwd(), directory.path)
+            'try: Lock(RunDirectory({!r})).__enter__()\n'
+            'except UserError as e: print(e)').format(os.getcwd(), directory.path)
     with Lock(directory):
         output = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert 'another process is working on this run' in output
@@ -71,5 +72,23 @@ def test_lock_removes_what_it_made_unless_used(tmp_path):
 
 def test_lock_of_an_impossible_place(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='--out .*cannot write there'), Lock(RunDirectory(tmp_path / 'file' / 'run')):
+    with pytest.raises(UserError, match='file/run: cannot write there'), Lock(RunDirectory(tmp_path / 'file' / 'run')):
         pass
+
+
+def test_lock_sweeps_what_a_killed_process_left_and_nothing_else(tmp_path):
+    for name in ('.gen_iter_000002.npz.abc.tmp', 'images/.iter_000002.png.abc.tmp', 'deeper/.x.tmp', 'x.tmp'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('')
+    with Lock(RunDirectory(tmp_path)):
+        pass
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if p.is_file())
+    assert left == ['.lock', 'deeper/.x.tmp', 'x.tmp']
+
+
+def test_a_directory_of_other_things_is_refused(tmp_path):
+    (tmp_path / '.lock').write_text('')
+    RunDirectory(tmp_path).check_config(resolve())
+    (tmp_path / 'thesis.tex').write_text('')
+    with pytest.raises(UserError, match='not the directory of a run, and not empty .it has thesis.tex'):
+        RunDirectory(tmp_path).check_config(resolve())

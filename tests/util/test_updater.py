@@ -12,7 +12,8 @@ TINY = ['model.width=2', 'model.dim_z=4']
 
 
 def make(n_dis=2, seed=0, method='sn', batchsize=3):
-    config = resolve(profile='quick', method=method, seed=seed, batchsize=batchsize, overrides=TINY + ['setting.n_dis=%d' % n_dis])
+    config = resolve(profile='quick', method=method, seed=seed, batchsize=batchsize,
+                     overrides=TINY + ['setting.n_dis=%d' % n_dis])
     images = np.random.RandomState(0).randint(0, 256, (10, 3, 32, 32)).astype('u1')
     return build(config, get_device('cpu'), images)
 
@@ -117,7 +118,8 @@ def test_discriminator_makes_its_fakes_without_a_graph(monkeypatch):
     parts = make(n_dis=1)
     recorded = []
     original = parts.generator.forward
-    monkeypatch.setattr(parts.generator, 'forward', lambda z: (recorded.append(chainer.config.enable_backprop), original(z))[1])
+    monkeypatch.setattr(parts.generator, 'forward',
+                        lambda z: (recorded.append(chainer.config.enable_backprop), original(z))[1])
     parts.updater.update()
     assert recorded == [True, False]
 
