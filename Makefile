@@ -14,9 +14,10 @@ keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
 method = $(call flag,--method,$(or $(strip $(METHOD)),sn))
 train = .venv/bin/python train.py$(method)$(call flag,--setting,$(1))$(rows)$(numbers)$(places)$(keys)
 
-# Which CUDA: what CUDA= says, else what .venv was made for, else what the driver says. "install" asks the driver anew.
+# Which CUDA: what CUDA= says on the command line (clusters export a CUDA=/usr/local/cuda of their own), else what .venv
+# was made for, else what the driver says. "install" asks the driver anew.
 goals := $(or $(MAKECMDGOALS),help)
-ifneq ($(strip $(CUDA)),)
+ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
   cuda := $(strip $(CUDA))
   why := as CUDA= says
 else ifneq ($(filter-out help clean test-kernels,$(goals)),)
@@ -95,7 +96,7 @@ clean:
 ##   SET                                    single keys: SET="setting.n_dis=1 method.n_power_iteration=2"
 ## and PYTHON, the interpreter that .venv is made with: 3.10 to 3.13, by default the first found.
 ##
-## make takes these from the environment, too. A finished run is not repeated, and an unfinished one is resumed.
+## make takes all but CUDA from the environment, too. A finished run is not repeated, and an unfinished one is resumed.
 ## Runs side by side on one CPU (make -j) want a share of its cores each, as in "OMP_NUM_THREADS=1 make -j2 settings".
 ## The number of threads can change the last bits of a result: to finish a run exactly as it began, keep it.
 

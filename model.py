@@ -121,6 +121,13 @@ def _architecture(row):
     return ARCHITECTURES[row['architecture']]
 
 
+def _pick(row, options):
+    missing = [key for key in options if key not in row]
+    if missing:
+        raise UserError('model.{} is missing'.format(missing[0]))
+    return {key: row[key] for key in options}
+
+
 def build_generator(row, size, seed):
     """Make the generator that a row of ``configs/models.yml`` describes.
 
@@ -134,7 +141,7 @@ def build_generator(row, size, seed):
 
     """
     make, options = _architecture(row)[:2]
-    return make(size=size, rng=noise.random_state(seed, 'generator'), **{k: row[k] for k in options})
+    return make(size=size, rng=noise.random_state(seed, 'generator'), **_pick(row, options))
 
 
 def build_discriminator(row, size, seed, normalization=None):
@@ -144,4 +151,4 @@ def build_discriminator(row, size, seed, normalization=None):
     """
     make, options = _architecture(row)[2:]
     return make(size=size, rng=noise.random_state(seed, 'discriminator'), normalization=normalization,
-                **{k: row[k] for k in options})
+                **_pick(row, options))

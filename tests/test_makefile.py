@@ -88,6 +88,10 @@ def tree(tmp_path):
     return Tree(tmp_path)
 
 
+def test_an_exported_cuda_is_not_ours(tree):
+    assert 'CUDA none (no NVIDIA driver answers)' in tree.make('install', CUDA='/usr/local/cuda')[0]
+
+
 def test_help_is_the_default_and_lists_every_target(tree):
     out, err = tree.make()
     assert (out, err) == tree.make('help')

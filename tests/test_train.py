@@ -21,7 +21,7 @@ from util.scores import ScoreTable
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY = ['--profile', 'quick', '--device', 'cpu', '--iterations', '6', '--batchsize', '4', '--evaluation-interval', '2',
         '--snapshot-interval', '2', '--display-interval', '1', '--set', 'model.width=2', '--set', 'setting.n_dis=1',
-        '--set', 'profile.score_samples=20']
+        '--set', 'profile.score_samples=20', '--set', 'model.initial_scale=0.3', '--set', 'setting.alpha=0.01']
 EXACT = ['gen_iter_000006.npz', 'images/iter_000006.png', 'scores.csv', 'images/iter_000004.png', 'gen_iter_000004.npz']
 
 
@@ -69,6 +69,7 @@ def test_a_run_leaves_what_the_readme_promises(finished):
     rows = ScoreTable(str(finished / 'scores.csv')).rows
     assert [r['iteration'] for r in rows] == [0, 2, 4, 6] and {r['samples'] for r in rows} == {20}
     assert all(1 <= r['score_mean'] <= 10 for r in rows) and {r['scorer'] for r in rows} == {'digits'}
+    assert len({r['frechet_distance'] for r in rows}) == 4  # the generator did change
     environment = json.loads((finished / 'environment.json').read_text())
     assert environment['data']['pictures'] == 1797 and environment['sessions'][0]['versions']['chainer'] == '7.8.1'
     assert yaml.safe_load((finished / 'config.yml').read_text())['setting']['n_dis'] == 1
@@ -280,7 +281,7 @@ def test_out_that_cannot_be_written(tmp_path, capsys, place):
 def test_changed_config_is_refused(tmp_path, finished, capsys):
     out = copy_until(finished, tmp_path / 'run', 4)
     refused(capsys, start(out, '--set', 'setting.alpha=0.5', '--iterations', '7'),
-            'setting.alpha: 0.0004 there, 0.5 here')
+            'setting.alpha: 0.01 there, 0.5 here')
     refused(capsys, start(finished, '--iterations', '7'), 'profile.iterations: 6 there, 7 here')
 
 
@@ -299,7 +300,7 @@ def test_two_runs_in_one_directory(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('limit, name', [(100, 'config.yml'), (3000, 'gen_iter_000000.npz'),
-                                         (200_000, 'snapshot_iter_000002.npz')])
+                                         (200_000, 'iter_000002.png'), (400_000, 'snapshot_iter_000002.npz')])
 def test_full_disk(tmp_path, limit, name):
     """A limit on the size of files stands in for a full disk: writing fails half way, with the kernel's error."""
     out = tmp_path / 'run'

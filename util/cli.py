@@ -17,13 +17,14 @@ class Parser(argparse.ArgumentParser):
 def run_command(main, argv=None):
     """Call ``main(argv)`` and return its exit status; what is no bug of ours becomes one line on stderr."""
     try:
-        return main(argv) or 0
+        status = main(argv) or 0
+        sys.stdout.flush()  # here, and not at exit: the reader may have gone
+        return status
     except UserError as error:
         print('error: {}'.format(error), file=sys.stderr)
         return 2
     except MemoryError as error:  # CuPy's is one, too
-        print('error: not enough memory ({}): a smaller --batchsize or model.width needs less'.format(
-            ' '.join(str(error).split())), file=sys.stderr)
+        print('error: not enough memory: {}'.format(' '.join(str(error).split())), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)

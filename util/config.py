@@ -160,6 +160,8 @@ def config_from_dict(tree):
                 raise KeyError('{}.{}'.format(section, key))
     config = Config(seed=tree['seed'], device=tree['device'], **rows)
     _check(config, 'in a saved Config')
+    if config.device not in ('cpu', 'cuda'):
+        raise KeyError('device')
     return config
 
 
@@ -195,14 +197,12 @@ def resolve(dataset=None, model='cnn', method='sn', setting=None, profile='paper
         rows['profile'][key] = rows['profile'][key] if value is None else value
     for override in overrides:
         _override(rows, override)
-    if type(seed) is not int or not 0 <= seed < 2 ** 32:
-        raise UserError('--seed must be an integer from 0 to 4294967295, not {!r}'.format(seed))
     if rows['profile']['iterations'] is None and _COUNT[1](rows['setting']['n_dis']):
         updates = _of_profile(profile, own, 'discriminator_updates', _COUNT)
         rows['profile']['iterations'] = -(-updates // rows['setting']['n_dis'])
     names['profile'] = profile
     config = Config(seed=seed, device=device, **{section: Row(names[section], rows[section]) for section in SECTIONS})
-    _check(config, 'in configs/ or --set')
+    _check(config, 'in configs/ or the command line')
     return config
 
 
@@ -270,6 +270,8 @@ _TYPES = {int: 'an integer', float: 'a number', bool: 'true or false', str: 'a n
 
 
 def _check(config, where):
+    if type(config.seed) is not int or not 0 <= config.seed < 2 ** 32:
+        raise UserError('--seed must be an integer from 0 to 4294967295, not {!r} ({})'.format(config.seed, where))
     for section in SECTIONS:
         for key, value in getattr(config, section).items():
             rule = RULES.get(section + '.' + key)

@@ -1,4 +1,6 @@
 """The device that a flag names."""
+import re
+
 import chainer
 
 from util import compat
@@ -24,11 +26,11 @@ def get_device(name='auto'):
     name = str(name).lower()
     if name in _CPU or name == 'auto' and not compat.gpu_count():
         return chainer.get_device('@numpy')
-    number = '0' if name in _GPU or name == 'auto' else name.replace('@cupy:', '').replace('cuda:', '')
-    if not number.isdigit():
+    match = re.fullmatch('(?:@cupy:|cuda:)?([0-9]+)', '0' if name in _GPU or name == 'auto' else name)
+    if not match:
         raise UserError('--device {}: expected auto, cpu (or -1, @numpy), or the number of a GPU (or @cupy:N)'.format(
             name))
-    count = compat.gpu_count()
+    number, count = match.group(1), compat.gpu_count()
     if int(number) >= count:
         raise UserError('--device {}: there is no such GPU, {} answer{}{}'.format(
             name, count or 'none', '' if count > 1 else 's', '' if count else ' ({})'.format(compat.gpu_problem())))

@@ -45,8 +45,8 @@ def read_environment(directory):
     try:
         with open(directory.environment, encoding='utf-8') as f:
             content = json.load(f)
-        content['data']['fingerprint'], content['sessions'][0]  # noqa: B018
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        content['data']['fingerprint'], content['sessions'][-1].get  # noqa: B018
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
         raise UserError('{} is damaged: {}'.format(directory.environment, error)) from error
     return content
 

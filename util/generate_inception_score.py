@@ -92,6 +92,8 @@ def make_run_scorer(config, device, scorer_name=None, data_dir=None, pictures=No
         return None
     if pictures is None or config.dataset.score_split != config.dataset.split:
         pictures = dataset.load(config.dataset, split=config.dataset.score_split, data_dir=data_dir)
+    if len(pictures.images) < 2:
+        raise UserError('--scorer {}: at least 2 real pictures are needed to compare with'.format(scorer.name))
     return RunScorer(scorer, config, pictures)
 
 
@@ -117,7 +119,8 @@ def main(argv=None):
     check_data(directory, pictures)
     scorer = make_run_scorer(config, device, args.scorer, args.data_dir, pictures)
     if scorer is None:
-        raise UserError('--scorer: the data set {} has none of its own; name one'.format(config.dataset.name))
+        raise UserError('--scorer none: there is nothing to do' if args.scorer else
+                        '--scorer: the data set {} has none of its own; name one'.format(config.dataset.name))
     with Lock(directory):
         table = ScoreTable(directory.file('scores.csv'))
         for iteration in tqdm(args.iteration or kept, desc='scoring', unit='snapshot', disable=None):

@@ -24,6 +24,9 @@ class ScoreTable:
         if os.path.exists(path):
             try:
                 with open(path, newline='', encoding='utf-8') as f:
+                    if not f.read().endswith('\n'):
+                        raise ValueError('it is cut off')
+                    f.seek(0)
                     reader = csv.DictReader(f, strict=True)
                     if tuple(reader.fieldnames or ()) != COLUMNS:
                         raise ValueError('expected the columns ' + ','.join(COLUMNS))

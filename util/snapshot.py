@@ -134,6 +134,6 @@ class Snapshots:
             differences = self._config.differences(config_from_dict(yaml.safe_load(about['config'])))
             differences += ['data: {} there, {} here'.format(about['data'], self._data)] * (about['data'] != self._data)
         except (KeyError, yaml.YAMLError) as error:
-            raise UserError('{} is not the snapshot of a run: {}'.format(path, error)) from error
+            raise UserError('{} is not the snapshot of a run: {}'.format(path, ' '.join(str(error).split()))) from error
         if differences:
             raise UserError('{} is of another run ({})'.format(path, '; '.join(differences)))

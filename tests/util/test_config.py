@@ -8,7 +8,7 @@ from util.config import Row, load_config, resolve
 from util.files import UserError
 
 
-def test_settings_are_the_papers_table_1():
+def test_settings_are_the_papers_table_1_and_our_default():
     expected = {
         'default': (2e-4, 0.5, 0.9, 5), 'A': (1e-4, 0.5, 0.9, 5), 'B': (1e-4, 0.5, 0.999, 1),
         'C': (2e-4, 0.5, 0.999, 1), 'D': (1e-3, 0.5, 0.9, 5), 'E': (1e-3, 0.5, 0.999, 5), 'F': (1e-3, 0.9, 0.999, 5)}

@@ -1,0 +1,312 @@
+"""Scores of a run's generators, in training and again by way of the command; of a tiny run whose pictures differ."""
+import json
+import shutil
+import types
+
+import chainer
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import train
+from util import dataset, generate_inception_score, metrics
+from util.cli import run_command
+from util.config import resolve
+from util.device import get_device
+from util.generate_fake_image import generate, load_generator
+from util.generate_inception_score import GenerateInceptionScore, make_run_scorer
+from util.rundir import Lock, RunDirectory
+from util.scorer import load_scorer
+from util.scores import ScoreTable
+
+TINY = ['--profile', 'quick', '--device', 'cpu', '--iterations', '4', '--batchsize', '4', '--evaluation-interval', '2',
+        '--snapshot-interval', '4', '--display-interval', '2', '--seed', '3', '--set', 'model.width=2',
+        '--set', 'model.initial_scale=0.3', '--set', 'setting.alpha=0.01', '--set', 'profile.score_samples=21',
+        '--set', 'profile.score_splits=2', '--set', 'dataset.score_split=test']
+HEADER = 'iteration,scorer,score_mean,score_std,frechet_distance,samples,splits,reference\n'
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp('runs') / 'finished'
+    assert run_command(train.main, [*TINY, '--out', str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / 'run')
+
+
+def score(run, *arguments):
+    return run_command(generate_inception_score.main, [str(run), '--device', 'cpu', *map(str, arguments)])
+
+
+def tree(folder):
+    """Everything in a folder, with the content of files."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob('*')}
+
+
+def refused(capsys, status, message):
+    output = capsys.readouterr()
+    assert status == 2
+    assert output.err.startswith('error: ') and output.err.count('\n') == 1, output.err
+    assert message in output.err, output.err
+    assert output.out == ''
+
+
+# In training
+
+def test_the_scores_of_training_differ_from_each_other(finished):
+    rows = ScoreTable(str(finished / 'scores.csv')).rows
+    assert [row['iteration'] for row in rows] == [0, 2, 4]
+    for key in ('score_mean', 'score_std', 'frechet_distance'):
+        assert len({row[key] for row in rows}) == 3, key
+    assert all(1 < row['score_mean'] < 10 and 0 < row['score_std'] < 1 for row in rows)
+
+
+@pytest.mark.parametrize('iteration', [0, 4])
+def test_a_row_is_what_the_parts_give_when_put_together_by_hand(finished, iteration):
+    generator, _ = load_generator(RunDirectory(finished), iteration, get_device('cpu'))
+    network = load_scorer('digits')
+    features, probabilities = network(generate(generator, 21, 3, iteration, 'z of score'))
+    real = dataset.load(resolve(dataset='digits').dataset, 'test')
+    mean, std = metrics.inception_score(probabilities, 2)
+    distance = metrics.frechet_distance(*metrics.statistics(features), *metrics.statistics(network(real.images)[0]))
+    row, = (r for r in ScoreTable(str(finished / 'scores.csv')).rows if r['iteration'] == iteration)
+    assert {k: v for k, v in row.items() if isinstance(v, float)} == pytest.approx(
+        {'score_mean': mean, 'score_std': std, 'frechet_distance': distance})
+    assert (row['scorer'], row['samples'], row['splits']) == ('digits', 21, 2)
+    assert row['reference'] == '{} digits test ({})'.format(len(real.images), real.fingerprint[:8])
+
+
+def test_the_log_has_the_same_numbers_as_the_table(finished):
+    rows = ScoreTable(str(finished / 'scores.csv')).rows[1:]
+    log = json.loads((finished / 'log').read_text())
+    assert [(e['score/mean'], e['score/std'], e['score/frechet']) for e in log] == [
+        (r['score_mean'], r['score_std'], r['frechet_distance']) for r in rows]
+
+
+def at(iteration):
+    return types.SimpleNamespace(updater=types.SimpleNamespace(iteration=iteration))
+
+
+def test_extension_forgets_what_a_resumed_run_will_make_again(copy):
+    directory = RunDirectory(copy)
+    extension = GenerateInceptionScore(None, None, directory)
+    extension.initialize(at(2))
+    assert [r['iteration'] for r in ScoreTable(directory.file('scores.csv')).rows] == [0, 2]
+    before = tree(copy)
+    extension.initialize(at(3))
+    assert tree(copy) == before
+
+
+def test_extension_writes_and_reports(tmp_path):
+    row = {'iteration': 8, 'scorer': 's', 'score_mean': 1.5, 'score_std': 0.25, 'frechet_distance': 7.0, 'samples': 2,
+           'splits': 1, 'reference': 'r'}
+    calls, observation = [], {}
+    extension = GenerateInceptionScore('G', lambda *a: calls.append(a) or row, RunDirectory(tmp_path))
+    with chainer.reporter.Reporter().scope(observation):
+        extension(at(8))
+    assert calls == [('G', 8)] and ScoreTable(str(tmp_path / 'scores.csv')).rows == [row]
+    assert observation == {'score/mean': 1.5, 'score/std': 0.25, 'score/frechet': 7.0}
+
+
+def test_make_run_scorer_loads_pictures_only_when_they_are_others(monkeypatch):
+    cpu, row = get_device('cpu'), 'dataset.score_split=train'
+    pictures = dataset.Pictures(np.random.RandomState(0).randint(0, 256, (9, 3, 32, 32)).astype('u1'), None, '', '', '')
+    loaded = []
+    monkeypatch.setattr(dataset, 'load', lambda row, split, data_dir: loaded.append((split, data_dir)) or pictures)
+    same = resolve(profile='quick', overrides=[row, 'dataset.split=train'])
+    for config, given in ((same, pictures), (same, None), (resolve(profile='quick', overrides=[row]), pictures)):
+        assert make_run_scorer(config, cpu, None, 'there', given).scorer.name == 'digits'
+    assert loaded == [('train', 'there')] * 2
+    assert make_run_scorer(same, cpu, 'none', None, pictures) is None
+    assert make_run_scorer(resolve(profile='quick', dataset='cifar10'), cpu) is None
+    assert len(loaded) == 2
+
+
+# By way of the command
+
+def test_scoring_again_gives_the_same_file(finished, copy, capsys):
+    before = tree(copy)
+    for remove in (True, False):
+        if remove:
+            (copy / 'scores.csv').unlink()
+        np.random.seed(remove)
+        assert score(copy) == 0
+        assert tree(copy) == before
+    assert before['scores.csv'] == (finished / 'scores.csv').read_bytes()
+
+
+def test_what_is_printed(copy, capsys):
+    assert score(copy) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    rows = ScoreTable(str(copy / 'scores.csv')).rows
+    assert first.startswith('digit-classifier score: ') and 'nception' not in first
+    assert len(lines) == 3
+    for line, row in zip(lines, rows, strict=True):
+        words = line.split()
+        assert words[:2] == ['iteration', str(row['iteration'])]
+        assert words[words.index('score') + 1] == '{:.3f}'.format(row['score_mean'])
+        assert words[-1] == '{:.3f}'.format(row['frechet_distance'])
+
+
+def test_some_iterations_in_any_order(finished, copy):
+    (copy / 'scores.csv').unlink()
+    assert score(copy, '--iteration', 4, 0) == 0
+    header, *lines = (finished / 'scores.csv').read_text().splitlines(keepends=True)
+    assert (copy / 'scores.csv').read_text() == header + lines[0] + lines[2]
+
+
+def test_other_rows_stay_and_the_same_one_is_replaced(finished, copy, capsys):
+    rows = ScoreTable(str(finished / 'scores.csv')).rows
+    old = {'iteration': 2, 'scorer': 'another', 'score_mean': 9.5, 'score_std': 0.5, 'frechet_distance': 1.0,
+           'samples': 2, 'splits': 1, 'reference': 'something, else'}
+    table = ScoreTable(str(copy / 'scores.csv'))
+    for row in (old, {**rows[1], 'score_mean': 5.0}, {**rows[2], 'score_mean': 6.0}):
+        table.put(row)
+    assert score(copy, '--iteration', 2) == 0
+    assert ScoreTable(str(copy / 'scores.csv')).rows == [old, rows[0], rows[1], {**rows[2], 'score_mean': 6.0}]
+    output = capsys.readouterr().out
+    assert '9.500' not in output and '5.000' not in output and '6.000' in output
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--scorer', 'nobody'], "no scorer 'nobody'"),
+    (['--scorer', 'inception'], 'scorer inception: '),
+    (['--iteration', '3'], 'finished has no gen_iter_*.npz of 3'),
+    (['--iteration', '0', '7', '5'], 'finished has no gen_iter_*.npz of 5, 7'),
+    (['--iteration', '-1'], 'gen_iter_*.npz of -1'),
+    (['--iteration', 'x'], '--iteration'),
+    (['--iteration'], '--iteration'),
+    (['--device', 'tpu'], '--device tpu: expected'),
+    (['--device', '99'], '--device 99: there is no such GPU'),
+    (['--unknown'], '--unknown'),
+])
+def test_bad_flags_write_nothing(finished, capsys, arguments, message):
+    before = tree(finished)
+    refused(capsys, score(finished, *arguments), message)
+    assert tree(finished) == before
+
+
+def test_no_run(tmp_path, capsys):
+    refused(capsys, score(tmp_path / 'missing'), 'missing is not a directory')
+    refused(capsys, score(tmp_path), 'config.yml')
+    refused(capsys, run_command(generate_inception_score.main, []), 'run')
+    assert tree(tmp_path) == {}
+
+
+def test_no_generators_yet(copy, capsys):
+    for path in copy.glob('gen_iter_*.npz'):
+        path.unlink()
+    before = tree(copy)
+    refused(capsys, score(copy), 'run has no gen_iter_*.npz yet')
+    refused(capsys, score(copy, '--iteration', 4), 'run has no gen_iter_*.npz')
+    assert tree(copy) == before
+
+
+def test_damaged_generator(copy, capsys):
+    path = copy / 'gen_iter_000002.npz'
+    path.write_bytes(path.read_bytes()[:-100])
+    before = tree(copy)
+    refused(capsys, score(copy), str(path))
+    assert tree(copy) == before
+    assert score(copy, '--iteration', 0, 4) == 0
+
+
+def test_while_another_process_works_on_the_run(copy, capsys):
+    before = tree(copy)
+    with Lock(RunDirectory(copy)):
+        refused(capsys, score(copy), '{}: another process is working on this run'.format(copy))
+    assert tree(copy) == before
+
+
+ROW = '0,digits,1.5,0.5,30.25,21,2,359 digits test\n'
+
+
+@pytest.mark.parametrize('content', [
+    b'',
+    (HEADER + ROW).encode() + b'\xff\xfe\n',
+    HEADER.encode() + bytes(512),
+    (HEADER + ROW.replace('1.5', '1\0.5')).encode(),
+    (HEADER.replace(',reference', '') + ROW.replace(',359 digits test', '')).encode(),
+    (HEADER + ROW + ROW[:12]).encode(),
+    (HEADER + ROW.replace('0,', 'zero,', 1)).encode(),
+])
+def test_damaged_table(copy, capsys, content):
+    (copy / 'scores.csv').write_bytes(content)
+    before = tree(copy)
+    refused(capsys, score(copy, '--iteration', 0), '{} is not a table of scores: '.format(copy / 'scores.csv'))
+    assert tree(copy) == before
+
+
+def test_table_that_is_a_folder(copy, capsys):
+    (copy / 'scores.csv').unlink()
+    (copy / 'scores.csv').mkdir()
+    refused(capsys, score(copy), 'scores.csv')
+
+
+def test_scorer_none_for_a_run_that_has_one(finished, capsys):
+    before = tree(finished)
+    status, error = score(finished, '--scorer', 'none'), capsys.readouterr().err
+    assert status == 2 and error.startswith('error: --scorer') and error.count('\n') == 1
+    assert 'the data set digits has none of its own' not in error  # it has; "none" was asked for
+    assert tree(finished) == before
+
+
+@pytest.fixture
+def of_folder(copy):
+    """The run as if it had been trained on a folder of three pictures, a data set without a scorer of its own."""
+    config = yaml.safe_load((copy / 'config.yml').read_text())
+    config['dataset'].update(name='folder', source='folder', scorer='none', split='train', score_split='train')
+    (copy / 'config.yml').write_text(yaml.safe_dump(config))
+    (copy / 'scores.csv').unlink()
+    pictures = copy.parent / 'pictures'
+    pictures.mkdir()
+    for i in range(3):
+        array = np.random.RandomState(i).randint(0, 256, (40, 50, 3)).astype('u1')
+        Image.fromarray(array).save(pictures / '{}.png'.format(i))
+    begun_with(copy, pictures)
+    return copy, ['--data-dir', str(pictures)]
+
+
+def begun_with(run, pictures):
+    environment = json.loads((run / 'environment.json').read_text())
+    config = resolve(profile='quick', dataset='folder').dataset
+    environment['data']['fingerprint'] = dataset.load(config, data_dir=str(pictures)).fingerprint
+    (run / 'environment.json').write_text(json.dumps(environment))
+
+
+def test_data_set_without_a_scorer(of_folder, capsys):
+    run, data = of_folder
+    before = tree(run)
+    for arguments in ([], ['--scorer', 'none']):
+        refused(capsys, score(run, *data, *arguments), '--scorer')
+    assert tree(run) == before
+    assert score(run, *data, '--scorer', 'digits') == 0
+    rows = ScoreTable(str(run / 'scores.csv')).rows
+    assert [r['iteration'] for r in rows] == [0, 2, 4]
+    reference, = {r['reference'] for r in rows}
+    assert reference.startswith('3 folder train (') and {r['scorer'] for r in rows} == {'digits'}
+
+
+def test_pictures_are_needed_and_must_be_those_of_the_run(of_folder, capsys):
+    run, data = of_folder
+    before = tree(run)
+    refused(capsys, score(run, '--scorer', 'digits'), '--data-dir')
+    refused(capsys, score(run, '--scorer', 'digits', '--data-dir', 'missing'), 'missing')
+    (run.parent / 'pictures' / '2.png').unlink()
+    refused(capsys, score(run, '--scorer', 'digits', *data), '--data-dir: the pictures are not those')
+    assert tree(run) == before
+
+
+def test_a_single_real_picture_has_no_covariance(of_folder, capsys):
+    run, data = of_folder
+    for i in (1, 2):
+        (run.parent / 'pictures' / '{}.png'.format(i)).unlink()
+    begun_with(run, run.parent / 'pictures')
+    before = tree(run)
+    refused(capsys, score(run, '--scorer', 'digits', *data), 'picture')
+    assert tree(run) == before
