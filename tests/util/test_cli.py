@@ -50,7 +50,7 @@ def test_ctrl_c_is_no_traceback(capsys):
 def test_too_little_memory_is_one_line(capsys):
     assert run_command(fail(MemoryError('Unable to allocate\n 3 GiB'))) == 2
     error = capsys.readouterr().err
-    assert error.startswith('error: not enough memory (Unable to allocate 3 GiB)') and error.count('\n') == 1
+    assert error.startswith('error: not enough memory: Unable to allocate 3 GiB') and error.count('\n') == 1
 
 
 def parse(argv):
