@@ -304,7 +304,10 @@ def test_two_runs_in_one_directory(tmp_path, capsys):
 def test_full_disk(tmp_path, limit, name):
     """A limit on the size of files stands in for a full disk: writing fails half way, with the kernel's error."""
     out = tmp_path / 'run'
-    process = popen(out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    # Coverage's own file would meet the limit, too
+    environment = {key: value for key, value in os.environ.items() if not key.startswith('COVERAGE')}
+    process = popen(out, env=environment,
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
     assert errors.splitlines()[-1].startswith('error: cannot write ') and name in errors and 'Traceback' not in errors
