@@ -35,7 +35,10 @@ def write_npz(file, arrays, compress=False):
     objects = [key for key, array in arrays.items() if array.dtype.hasobject]
     if objects:
         raise ValueError('not initialized, so it cannot be saved: ' + ', '.join(objects))
-    (np.savez_compressed if compress else np.savez)(file, **arrays)
+    # By way of memory: a ZipFile that meets a full disk complains once more when it is collected, past all handlers
+    content = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(content, **arrays)
+    file.write(content.getbuffer())
 
 
 def read_npz(path):
