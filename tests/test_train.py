@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 import train
+from tests.helpers import refused
 from util.cli import run_command
 from util.npz import read_npz
 from util.rundir import Lock, RunDirectory
@@ -209,13 +210,6 @@ def test_resume_from_what_is_no_snapshot_of_this_run(tmp_path, finished, capsys)
     np.save(tmp_path / 'x.npy', np.zeros(3))
     refused(capsys, start(tmp_path / 'run', '--resume', str(tmp_path / 'x.npy')), 'x.npy')
     assert os.listdir(tmp_path) == ['x.npy']
-
-
-def refused(capsys, status, message):
-    output = capsys.readouterr()
-    assert status == 2
-    assert output.err.startswith('error: ') and output.err.count('\n') == 1, output.err
-    assert message in output.err, output.err
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -1,5 +1,6 @@
 """Grids of samples: of arrays, and by way of the command, from a tiny run whose pictures are not all grey."""
 import errno
+import functools
 import os
 import shutil
 
@@ -13,6 +14,8 @@ from PIL import Image
 
 import model
 import train
+from tests import helpers
+from tests.helpers import tree
 from util import generate_fake_image
 from util.cli import run_command
 from util.config import resolve
@@ -39,21 +42,11 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / 'run')
 
 
+refused = functools.partial(helpers.refused, silent=True)
+
+
 def draw(run, *arguments):
     return run_command(generate_fake_image.main, [str(run), '--device', 'cpu', *map(str, arguments)])
-
-
-def tree(folder):
-    """Everything in a folder, with the content of files."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob('*')}
-
-
-def refused(capsys, status, *messages):
-    output = capsys.readouterr()
-    assert status == 2
-    assert output.err.startswith('error: ') and output.err.count('\n') == 1, output.err
-    assert all(message in output.err for message in messages), output.err
-    assert output.out == ''
 
 
 # Of arrays

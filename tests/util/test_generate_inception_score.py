@@ -1,4 +1,5 @@
 """Scores of a run's generators, in training and again by way of the command; of a tiny run whose pictures differ."""
+import functools
 import json
 import shutil
 import types
@@ -10,6 +11,8 @@ import yaml
 from PIL import Image
 
 import train
+from tests import helpers
+from tests.helpers import tree
 from util import dataset, generate_inception_score, metrics
 from util.cli import run_command
 from util.config import resolve
@@ -39,21 +42,11 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / 'run')
 
 
+refused = functools.partial(helpers.refused, silent=True)
+
+
 def score(run, *arguments):
     return run_command(generate_inception_score.main, [str(run), '--device', 'cpu', *map(str, arguments)])
-
-
-def tree(folder):
-    """Everything in a folder, with the content of files."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob('*')}
-
-
-def refused(capsys, status, message):
-    output = capsys.readouterr()
-    assert status == 2
-    assert output.err.startswith('error: ') and output.err.count('\n') == 1, output.err
-    assert message in output.err, output.err
-    assert output.out == ''
 
 
 # In training

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import train
+from tests.helpers import refused, tree
 from util import trainer, watch
 from util.cli import run_command
 from util.config import resolve
@@ -39,18 +40,6 @@ def finished(tmp_path_factory):
 def killed(finished, tmp_path):
     """The run as it stood when it was killed after iteration 4."""
     return shutil.copytree(finished, tmp_path / 'run', ignore=shutil.ignore_patterns('done', '*_iter_000006.*'))
-
-
-def tree(folder):
-    """Everything in a folder, with the content of files."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob('*')}
-
-
-def refused(capsys, status, message):
-    output = capsys.readouterr()
-    assert status == 2
-    assert output.err.startswith('error: ') and output.err.count('\n') == 1, output.err
-    assert message in output.err, output.err
 
 
 def ends_like(out, finished):

@@ -1,0 +1,15 @@
+"""What several test files need."""
+
+
+def tree(folder):
+    """Everything in a folder, with the content of files."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob('*')}
+
+
+def refused(capsys, status, *messages, silent=False):
+    """A command line was refused: status 2, one line on stderr with the messages, and if ``silent`` no other output."""
+    output = capsys.readouterr()
+    assert status == 2
+    assert output.err.startswith('error: ') and output.err.count('\n') == 1, output.err
+    assert all(message in output.err for message in messages), output.err
+    assert not silent or output.out == ''
