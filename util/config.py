@@ -134,13 +134,13 @@ def load_config(path):
 
     """
     try:
-        return config_from_dict(_read_yaml(path))
+        return config_from_dict(_read_yaml(path), 'in {}'.format(path))
     except KeyError as error:
         raise UserError('{} is not the config.yml of a run: {} is missing or wrong'.format(path, error)) from error
 
 
-def config_from_dict(tree):
-    """The Config of which :meth:`Config.to_dict` gave ``tree``.
+def config_from_dict(tree, where):
+    """The Config of which :meth:`Config.to_dict` gave ``tree``; ``where`` says in messages where it is from.
 
     Raises:
         KeyError: A key is missing or is not what it must be.
@@ -159,7 +159,7 @@ def config_from_dict(tree):
             if key not in values:
                 raise KeyError('{}.{}'.format(section, key))
     config = Config(seed=tree['seed'], device=tree['device'], **rows)
-    _check(config, 'in a saved Config')
+    _check(config, where)
     if config.device not in ('cpu', 'cuda'):
         raise KeyError('device')
     return config
@@ -269,9 +269,14 @@ def _like(old, new, text):
 _TYPES = {int: 'an integer', float: 'a number', bool: 'true or false', str: 'a name', list: 'a list in [ ]'}
 
 
+def check_seed(seed, where=''):
+    """Raise a UserError unless ``seed`` is one; ``where`` ends the message."""
+    if type(seed) is not int or not 0 <= seed < 2 ** 32:
+        raise UserError('--seed must be an integer from 0 to 4294967295, not {!r}{}'.format(seed, where))
+
+
 def _check(config, where):
-    if type(config.seed) is not int or not 0 <= config.seed < 2 ** 32:
-        raise UserError('--seed must be an integer from 0 to 4294967295, not {!r} ({})'.format(config.seed, where))
+    check_seed(config.seed, ' ({})'.format(where))
     for section in SECTIONS:
         for key, value in getattr(config, section).items():
             rule = RULES.get(section + '.' + key)

@@ -11,6 +11,7 @@ from PIL import Image
 import model
 from util import noise, snapshot
 from util.cli import Parser, run_command
+from util.config import check_seed
 from util.dataset import to_uint8
 from util.device import get_device
 from util.files import UserError, atomic_write
@@ -129,8 +130,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if min(args.rows, args.columns) < 1:
         raise UserError('--rows and --columns must be at least 1')
-    if args.seed is not None and not 0 <= args.seed < 2 ** 32:
-        raise UserError('--seed must be an integer from 0 to 4294967295, not {}'.format(args.seed))
+    if args.seed is not None:
+        check_seed(args.seed)
     directory = RunDirectory(args.run)
     generator, iteration = load_generator(directory, args.iteration, get_device(args.device))
     seed = directory.load_config().seed if args.seed is None else args.seed

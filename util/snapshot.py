@@ -131,7 +131,7 @@ class Snapshots:
 
     def _check(self, path, about):
         try:
-            differences = self._config.differences(config_from_dict(yaml.safe_load(about['config'])))
+            differences = self._config.differences(config_from_dict(yaml.safe_load(about['config']), 'in ' + str(path)))
             differences += ['data: {} there, {} here'.format(about['data'], self._data)] * (about['data'] != self._data)
         except (KeyError, yaml.YAMLError) as error:
             raise UserError('{} is not the snapshot of a run: {}'.format(path, ' '.join(str(error).split()))) from error
