@@ -5,17 +5,19 @@ Salimans et al., *Improved Techniques for Training GANs*, 2016, section 4.
 import numpy as np
 
 
-def inception_score(probabilities, n_splits=10):
+def inception_score(probabilities, n_splits=10, shuffle_seed=None):
     """exp(mean KL(p(y|x) || p(y))) over contiguous splits, as in OpenAI's ``inception_score``.
 
-    The marginal p(y) is the mean within a split. Nothing is shuffled. Split ``i`` of ``n`` is the pictures
+    The marginal p(y) is the mean within a split. Split ``i`` of ``n`` is the pictures
     ``[i * N // n, (i + 1) * N // n)``: every one counts, though n may not divide N. The rows are used as they are, not
-    normalised again. All arithmetic is float64.
+    normalised again. All arithmetic is float64. OpenAI's code shuffles nothing. torch-fidelity shuffles, with seed 2020
+    unless told otherwise, which matters where the order means something, as in a data set sorted by class.
 
     Args:
         probabilities (numpy.ndarray): (N, n_classes), any float type: one row p(y|x) a picture. Exact zeros are fine:
             0 log 0 = 0.
         n_splits (int): Number of splits, 1 to N.
+        shuffle_seed (int): Permute the rows by a ``RandomState`` of this seed first; None leaves them in their order.
 
     Returns:
         tuple of float: Mean and population standard deviation over the splits. Each split's score lies between 1 and
@@ -27,6 +29,8 @@ def inception_score(probabilities, n_splits=10):
 
     """
     p = _checked(probabilities, n_splits)
+    if shuffle_seed is not None:
+        p = p[np.random.RandomState(shuffle_seed).permutation(len(p))]
     bounds = [i * len(p) // n_splits for i in range(n_splits + 1)]
     scores = [_score(p[low:high]) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
     return float(np.mean(scores)), float(np.std(scores))

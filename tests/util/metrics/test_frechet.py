@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
+import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from util.metrics import FewSamplesWarning, frechet_distance, statistics
 from util.metrics import frechet as frechet_module
-from util.metrics import frechet_distance, statistics
+
+# most distributions here are made of few samples on purpose
+pytestmark = pytest.mark.filterwarnings('ignore::util.metrics.FewSamplesWarning')
 
 
 def normal(seed, d, n):
@@ -55,6 +59,21 @@ def test_statistics_refuse_bad_features(features):
         statistics(features)
 
 
+@pytest.mark.parametrize('n', [2, 7, 8])
+def test_few_samples_are_told(n):
+    with pytest.warns(FewSamplesWarning) as record:
+        statistics(np.random.default_rng(0).normal(size=(n, 8)))
+    assert [str(warning.message) for warning in record] == [
+        f'{n} pictures, 8 dimensions: the covariance is singular, the distance is strongly biased upwards and only '
+        'comparable at equal N']
+    assert record[0].filename == __file__  # the caller's line, not that in the module
+
+
+@pytest.mark.filterwarnings('error')
+def test_enough_samples_are_not_mentioned():
+    statistics(np.random.default_rng(0).normal(size=(9, 8)))
+
+
 def test_equal_covariances_leave_the_squared_distance_of_the_means():
     mean, cov = normal(0, 64, 200)
     shift = np.random.default_rng(1).normal(size=64)
@@ -90,6 +109,42 @@ def test_orthogonal_singular_covariances():
     q = rotation(4, 6)
     a, b = (q * [1, 4, 9, 0, 0, 0]) @ q.T, (q * [0, 0, 0, 1, 1, 2]) @ q.T
     assert frechet_distance(np.zeros(6), a, np.zeros(6), b) == pytest.approx(18, rel=1e-12)
+
+
+def overlap_of_samples(x, y):
+    """tr((C1 C2)^(1/2)) of the samples' covariances, without either: the nuclear norm of X Y^T, both centred."""
+    x, y = ((a - a.mean(axis=0)) / np.sqrt(len(a) - 1) for a in (x, y))
+    return np.linalg.svd(x @ y.T, compute_uv=False).sum()
+
+
+@pytest.mark.parametrize('n1, n2, d', [(20, 30, 100), (100, 101, 100), (20, 300, 100), (2, 2, 50), (400, 300, 100)])
+def test_against_the_formula_of_the_samples(n1, n2, d):
+    rng = np.random.default_rng(5)
+    mix = rng.normal(size=(d, d)) * np.logspace(0, -3, d)
+    x, y = (np.maximum(rng.normal(size=(n, d)) @ mix.T + 0.3, 0) for n in (n1, n2))  # like the pool features
+    (mean1, cov1), (mean2, cov2) = statistics(x), statistics(y)
+    expected = ((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * overlap_of_samples(x, y)
+    assert frechet_distance(mean1, cov1, mean2, cov2) == pytest.approx(expected, rel=1e-11)
+
+
+def test_few_samples_bias_the_distance_upwards():
+    x, y = np.random.default_rng(6).normal(size=(2, 4000, 40))
+    distances = [frechet_distance(*statistics(x[:n]), *statistics(y[:n])) for n in (20, 200, 4000)]
+    assert distances[0] > 5 * distances[1] > 25 * distances[2] > 0
+
+
+def test_the_covariances_of_one_covariance_scaled():
+    # a and s^2 a with the same eigenvectors: (1 - s)^2 tr(a), though almost all of a is close to 0
+    q = rotation(7, 60)
+    a = (q * np.logspace(-12, 0, 60)) @ q.T
+    expected = (1 - 1.001) ** 2 * np.logspace(-12, 0, 60).sum()
+    assert frechet_distance(np.zeros(60), a, np.zeros(60), 1.001 ** 2 * a) == pytest.approx(expected, rel=1e-8)
+
+
+def test_threads_of_blas_are_as_before():
+    threads = [library['num_threads'] for library in threadpoolctl.threadpool_info()]
+    frechet_distance([0, 0], np.eye(2), [0, 0], np.eye(2))
+    assert [library['num_threads'] for library in threadpoolctl.threadpool_info()] == threads
 
 
 def test_zero_covariances_leave_the_means():

@@ -72,6 +72,28 @@ def test_float32_rows_are_summed_in_float64():
     assert inception_score(p) == inception_score(p.astype(np.float64))
 
 
+def test_a_seed_shuffles():
+    p = np.random.default_rng(1).dirichlet(np.full(10, 0.3), 103)
+    shuffled = p[np.random.RandomState(2020).permutation(103)]
+    assert inception_score(p, shuffle_seed=2020) == inception_score(shuffled)
+    assert inception_score(p, shuffle_seed=0) == inception_score(p[np.random.RandomState(0).permutation(103)])
+    assert inception_score(p, shuffle_seed=2020) != inception_score(p, shuffle_seed=0) != inception_score(p)
+
+
+def test_shuffling_matters_where_pictures_are_sorted_and_leaves_the_input_alone():
+    p = np.repeat(np.eye(10), 50, axis=0)
+    before = p.copy()
+    assert inception_score(p)[0] == pytest.approx(1)  # one class a split
+    assert inception_score(p, shuffle_seed=2020)[0] > 8
+    np.testing.assert_array_equal(p, before)
+
+
+@given(rows(), st.integers(0, 2 ** 32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_shuffling_does_not_matter_for_one_split(p, seed):
+    assert inception_score(p, 1, seed)[0] == pytest.approx(inception_score(p, 1)[0], rel=1e-9)
+
+
 @given(rows(), st.data())
 @settings(max_examples=100, deadline=None)
 def test_score_lies_between_one_and_the_number_of_classes(p, data):
