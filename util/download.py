@@ -35,22 +35,22 @@ class _CheckedRedirect(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(url, path, size, md5, label):
+def fetch(url, path, size, digest, label):
     """Download ``url`` to ``path``, going on where an earlier call was broken off, and check it.
 
-    The bytes so far are kept in ``path + '.part'``, which takes its final name only once size and md5 are right. A
+    The bytes so far are kept in ``path + '.part'``, which takes its final name only once size and digest are right. A
     second process that wants the same file waits for the first. Shows a progress bar on the standard error.
 
     Args:
         url (str): An https address (http is taken for 127.0.0.1 only), also after redirections.
         path (str): Where the file shall be. Nothing is done if it is there. Its folder is made when it is missing.
         size (int): Its size in bytes.
-        md5 (str): Its MD5 in hexadecimal digits.
+        digest (str or None): Its MD5 (32) or SHA-256 (64 hexadecimal digits); ``None`` checks the size only.
         label (str): What it is, for the progress bar and for messages.
 
     Raises:
-        UserError: The server cannot be reached, refuses, or offers another file; the md5 differs (what came is deleted
-            then); or the disk refuses to write.
+        UserError: The server cannot be reached, refuses, or offers another file; the digest differs (what came is
+            deleted then); or the disk refuses to write.
 
     """
     _check_url(url)
@@ -65,18 +65,29 @@ def fetch(url, path, size, md5, label):
                     f.seek(f.truncate(0))
                 _fill(f, url, size, label)
                 os.fsync(f.fileno())
-            found = file_md5(part)
-            if found != md5:
-                os.unlink(part)
-                raise UserError(f'{label} from {url} has md5 {found}, not {md5}: the download is deleted, try again')
+            if digest is not None:
+                _check_digest(part, digest, url, label)
             os.replace(part, path)
     except OSError as error:  # those of the network do not come this far
         raise UserError(f'cannot write {part}: {error.strerror or error}') from error
 
 
+def _check_digest(part, digest, url, label):
+    kind = {32: 'md5', 64: 'sha256'}[len(digest)]
+    found = file_digest(part, kind)
+    if found != digest:
+        os.unlink(part)
+        raise UserError(f'{label} from {url} has {kind} {found}, not {digest}: the download is deleted, try again')
+
+
 def file_md5(path):
     """The MD5 of a file's content, in hexadecimal digits. Raises OSError."""
-    digest = hashlib.md5(usedforsecurity=False)
+    return file_digest(path, 'md5')
+
+
+def file_digest(path, kind):
+    """A digest (``'md5'`` or ``'sha256'``) of a file's content, in hexadecimal digits. Raises OSError."""
+    digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, 'rb') as f:
         for block in iter(lambda: f.read(1 << 20), b''):
             digest.update(block)

@@ -162,6 +162,24 @@ def test_wrong_content_is_deleted_and_said(server, tmp_path):
     assert leftovers(tmp_path) == []
 
 
+def test_a_sha256_or_none(server, tmp_path):
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    fetch(server.url, str(tmp_path / 'file'), len(CONTENT), sha256, 'the file')
+    assert (tmp_path / 'file').read_bytes() == CONTENT
+    server.content = CONTENT[:-1] + b'?'
+    with pytest.raises(UserError, match='has sha256 .* not ' + sha256):
+        fetch(server.url, str(tmp_path / 'other'), len(CONTENT), sha256, 'the file')
+    assert leftovers(tmp_path) == ['file']
+    fetch(server.url, str(tmp_path / 'other'), len(CONTENT), None, 'the file')
+    assert (tmp_path / 'other').read_bytes() == server.content
+
+
+def test_the_size_is_checked_without_a_digest(server, tmp_path):
+    with pytest.raises(UserError, match='bytes where 5 were expected'):
+        fetch(server.url, str(tmp_path / 'file'), 5, None, 'the file')
+    assert not (tmp_path / 'file').exists()
+
+
 def test_a_damaged_part_does_not_survive(server, tmp_path):
     (tmp_path / 'file.part').write_bytes(b'?' * 1000)
     with pytest.raises(UserError, match='md5'):

@@ -1,0 +1,1 @@
+"""The 2015-12-05 Inception network in Chainer, and the conversion of the weights that were released for it."""
