@@ -8,11 +8,12 @@ RUNS := normalize $(ROWS:%=setting-%)
 quote = '$(subst ','\'',$(1))'
 flag = $(if $(strip $(2)), $(1) $(call quote,$(2)))
 rows = $(call flag,--profile,$(PROFILE))$(call flag,--dataset,$(DATASET))$(call flag,--model,$(MODEL))
+scoring = $(call flag,--protocol,$(PROTOCOL))$(call flag,--scorer,$(SCORER))
 numbers = $(call flag,--iterations,$(ITERATIONS))$(call flag,--seed,$(SEED))
 places = $(call flag,--device,$(DEVICE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))
 keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
 method = $(call flag,--method,$(or $(strip $(METHOD)),sn))
-train = .venv/bin/python train.py$(method)$(call flag,--setting,$(1))$(rows)$(numbers)$(places)$(keys)
+train = .venv/bin/python train.py$(method)$(call flag,--setting,$(1))$(rows)$(scoring)$(numbers)$(places)$(keys)
 
 # Which CUDA: what CUDA= says on the command line (clusters export a CUDA=/usr/local/cuda of their own), else what .venv
 # was made for, else what the driver says. "install" asks the driver anew.
@@ -20,7 +21,7 @@ goals := $(or $(MAKECMDGOALS),help)
 ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
   cuda := $(strip $(CUDA))
   why := as CUDA= says
-else ifneq ($(filter-out help clean test-kernels,$(goals)),)
+else ifneq ($(filter-out help clean test-kernels parity,$(goals)),)
   cuda := $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*)))
   why := as before
   ifneq ($(or $(if $(cuda),,unknown),$(filter install,$(goals))),)
@@ -40,8 +41,12 @@ ifneq ($(and $(strip $(SETTING)),$(filter-out normalize setting-$(SETTING),$(run
   $(error SETTING=$(SETTING): contradicts $(filter-out normalize setting-$(SETTING),$(runs)))
 endif
 
+ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
+  $(error DATASET=: name a data set whose pictures have labels, as in "make scorer DATASET=cifar10")
+endif
+
 installed := .venv/.installed-$(cuda)
-.PHONY: help install settings table test test-kernels lint clean $(RUNS)
+.PHONY: help install settings table inception scorer test test-kernels parity lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -69,6 +74,15 @@ settings: $(ROWS:%=setting-%)
 table: $(installed)
 	.venv/bin/python -m util.report
 
+##   inception        fetches and converts the weights of the Inception network, 89 MB. FROM=tensorflow or pytorch
+inception: $(installed)
+	.venv/bin/python -m util.inception fetch$(call flag,--from,$(FROM))
+
+##   scorer           trains the classifier that scores pictures of DATASET= where Inception is not wanted
+scorer: $(installed)
+	.venv/bin/python -m util.classifier $(call quote,$(DATASET))$(call flag,--seed,$(SEED))$(call flag,--device,$(DEVICE)) \
+	    $(call flag,--data-dir,$(DATA_DIR))
+
 ##   test             the tests and their coverage
 test: .venv/.tools-installed
 	.venv/bin/python -m pytest --cov --cov-report=term --durations=10
@@ -78,19 +92,24 @@ test-kernels: .venv-kernels/.installed
 	@.venv-kernels/bin/python -c 'import util; from cupy.cuda import nvrtc; print("NVRTC", nvrtc.getVersion())'
 	.venv-kernels/bin/python -m pytest -rs tests/kernels
 
+##   parity           compares network and metrics with torch-fidelity's, in an environment with PyTorch (.venv-parity)
+parity: .venv-parity/.installed
+	DATA_DIR=$(call quote,$(DATA_DIR)) .venv-parity/bin/python -m pytest -rs tests/parity
+
 ##   lint             ruff
 lint: .venv/.tools-installed
 	.venv/bin/python -m ruff check .
 
 ##   clean            removes environments, builds and caches; nothing in results/
 clean:
-	rm -rf .venv .venv-kernels build dist *.egg-info .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-kernels .venv-parity build dist *.egg-info .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
 	find . \( -path ./results -o -path ./.git \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo 'results/ was left alone'
 
 ##
 ## Variables of runs, each a flag of train.py
-##   PROFILE DATASET MODEL METHOD SETTING   names of rows in configs/*.yml
+##   PROFILE DATASET MODEL METHOD SETTING PROTOCOL   names of rows in configs/*.yml
+##   SCORER                                 what scores: inception, a classifier that "make scorer" made, or none
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
 ##   DATA_DIR OUT                           folders: the data set's, the run's
 ##   SET                                    single keys: SET="setting.n_dis=1 method.n_power_iteration=2"
@@ -110,6 +129,9 @@ $(installed): setup.py constraints.txt
 
 .venv-kernels/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-kernels '.[test,kernels]' $@ $^
+
+.venv-parity/.installed: setup.py constraints.txt
+	@$(make-environment) .venv-parity '.[test,parity]' $@ $^
 
 # Under a lock: several makes may start at once, as in a Slurm array.
 make-environment = $$(command -v flock >/dev/null && echo flock constraints.txt) sh -euc "$$MAKE_ENVIRONMENT" make
@@ -149,4 +171,4 @@ export PIP_BUILD_CONSTRAINT="$${PIP_BUILD_CONSTRAINT:+$$PIP_BUILD_CONSTRAINT }$$
 "$$folder/bin/python" -m pip --disable-pip-version-check install --editable "$$what"
 touch "$$stamp"
 endef
-$(installed) .venv/.tools-installed .venv-kernels/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)
+$(installed) .venv/.tools-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)

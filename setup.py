@@ -17,6 +17,7 @@ setup(
         'filelock',
         'numpy>=1.26,<3',
         'pillow>=10.1',
+        'protobuf',
         'pyyaml',
         'scikit-learn',
         'threadpoolctl',
@@ -28,6 +29,8 @@ setup(
         'cuda13': ['cupy-cuda13x>=13.6,<15', TOOLKIT + '==13.*'],
         # enough to compile the CUDA kernels where no GPU is
         'kernels': ['cupy-cuda12x>=13.6,<15', 'nvidia-cuda-nvrtc-cu12', 'nvidia-cuda-runtime-cu12'],
+        # what scores and speed are compared with: the TensorFlow originals as torch-fidelity reproduces them, PyTorch
+        'parity': ['torch-fidelity==0.4.0', 'torch'],
         # chainer.testing and chainer.gradient_check import pkg_resources, which setuptools 82 no longer has
         'test': ['coverage>=7.10', 'hypothesis', 'pytest>=8', 'pytest-cov>=7', 'ruff', 'setuptools<82'],
     },

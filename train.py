@@ -17,6 +17,7 @@ def make_parser():
     row.add_argument('--model', default='cnn', help='cnn (paper, Table 3) or sndcgan (default: cnn)')
     row.add_argument('--method', default='sn', help='sn or none (default: sn)')
     row.add_argument('--setting', help="default, quick, or A to F of paper Table 1 (default: the profile's)")
+    row.add_argument('--protocol', help="how scores are taken: paper, 50k, quick (default: the profile's)")
     row.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE',
                      help='override a key of a row; may be repeated')
     row.add_argument('--seed', type=int, default=0, help='all random numbers are functions of it (default: 0)')
@@ -57,7 +58,7 @@ def main(argv=None):
         profile = 'paper' if kind(device) == 'cuda' else 'quick'
     resolved = config.resolve(
         args.dataset, args.model, args.method, args.setting, profile, args.set, args.seed, kind(device),
-        iterations=args.iterations, batchsize=args.batchsize, snapshot_interval=args.snapshot_interval,
+        args.protocol, iterations=args.iterations, batchsize=args.batchsize, snapshot_interval=args.snapshot_interval,
         evaluation_interval=args.evaluation_interval, display_interval=args.display_interval)
     if args.dry_run:
         print(resolved.to_yaml(), end='')

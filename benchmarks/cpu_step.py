@@ -6,13 +6,10 @@ The steps are those of a run (``util.updater.GANUpdater``), with spectral normal
 Each round times all four of them and a product of two large float32 matrices, so that whatever slows the machine meets
 all alike. The rate of that product (sgemm) is what steps are measured against; only ratios compare between machines.
 """
-import os
-import platform
 import statistics
 import sys
-import time
 
-from util import compat  # isort: skip  (before Chainer, which needs it)
+from benchmarks.timing import describe_machine, measure  # isort: skip  (before Chainer, which needs util.compat)
 
 import chainer
 import chainer.links as L
@@ -108,42 +105,11 @@ def make_tasks(parts):
     return tasks
 
 
-def measure(tasks, rounds):
-    """Time every task once a round, after a round that does not count.
-
-    Returns:
-        dict: Name -> list of ``rounds`` times in seconds.
-
-    """
-    seconds = {name: [] for name in tasks}
-    for i in range(1 + rounds):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if i > 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def describe_machine():
-    """Lines of text: processor, cores, threads and versions."""
-    name = platform.processor() or platform.machine()
-    if os.path.exists('/proc/cpuinfo'):
-        with open('/proc/cpuinfo', encoding='utf-8') as f:
-            name = next((line.split(':', 1)[1].strip() for line in f if line.startswith('model name')), name)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    versions = compat.versions()
-    blas = versions.pop('blas')  # names its threads
-    return ['machine:  {} ({}), {} of {} cores usable'.format(name, platform.machine(), usable, os.cpu_count()),
-            'versions: ' + ', '.join('{} {}'.format(key, value or 'not installed') for key, value in versions.items()),
-            'blas:     {}'.format(blas)]
-
-
 def describe_times(seconds, work):
     """Lines of text: a table of the times, then the ratios.
 
     Args:
-        seconds (dict): What :func:`measure` returns.
+        seconds (dict): What :func:`benchmarks.timing.measure` returns.
         work (dict): ``'sgemm'``, ``'D'`` and ``'G'`` -> multiply-adds.
 
     """

@@ -1,9 +1,16 @@
 """Which tests can run here. Skipping is never silent: see the header of pytest, and what ``pytest -rs`` lists."""
+import dataclasses
+import os
 import pathlib
+import tempfile
 
 import pytest
 
 from util import compat
+
+# What is kept beside Chainer's data sets must not come from, or go to, the user's own. Chainer looks once, at import.
+_ROOT = tempfile.TemporaryDirectory(prefix='chainer-dataset-root-')
+os.environ['CHAINER_DATASET_ROOT'] = _ROOT.name
 
 GPU_TESTS = pathlib.Path(__file__).parent / 'gpu'
 
@@ -21,3 +28,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.gpu)
         if problem and item.get_closest_marker('gpu'):
             item.add_marker(pytest.mark.skip(reason='no GPU answers: ' + problem))
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """Inception's weights are not there and cannot be downloaded, which is found out at once."""
+    from util import download
+    from util.inception import convert, weights
+    monkeypatch.setattr(weights, 'PATH', str(tmp_path / 'inception_model' / 'inception-2015-12-05.npz'))
+    monkeypatch.setattr(download, '_PAUSE', 0.001)
+    for name, source in convert.SOURCES.items():
+        # Nobody listens at port 9 of this machine
+        monkeypatch.setitem(convert.SOURCES, name, dataclasses.replace(source, url='http://127.0.0.1:9/' + name))

@@ -1,5 +1,8 @@
 """What several test files need."""
 
+# Flags that make scores of 20 pictures
+FEW = ['--set', 'protocol.samples=20', '--set', 'protocol.training_samples=20', '--set', 'protocol.distance_samples=20']
+
 
 def tree(folder):
     """Everything in a folder, with the content of files."""

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SETTINGS = ['default', 'A', 'B', 'C', 'D', 'E', 'F']
 TARGETS = ['help', 'install', 'normalize', *('setting-' + row for row in SETTINGS),
-           'settings', 'table', 'test', 'test-kernels', 'lint', 'clean']
+           'settings', 'table', 'inception', 'scorer', 'test', 'test-kernels', 'parity', 'lint', 'clean']
 
 TOOLS = ['cp', 'echo', 'find', 'flock', 'head', 'make', 'mkdir', 'rm', 'sed', 'sh', 'sleep', 'touch']
 
@@ -120,6 +120,7 @@ def test_every_target_that_is_phony_is_in_help(tree):
     (['normalize', 'DEVICE=-1'], '--method sn --device -1'),
     (['normalize', 'DATA_DIR=/data'], '--method sn --data-dir /data'),
     (['normalize', 'OUT=run'], '--method sn --out run'),
+    (['normalize', 'PROTOCOL=50k', 'SCORER=none'], '--method sn --protocol 50k --scorer none'),
     (['normalize', 'SET=a.b=1 c.d=2'], '--method sn --set a.b=1 --set c.d=2'),
     (['normalize', 'PROFILE=', 'METHOD=', 'SETTING=', 'SET=', 'OUT= '], '--method sn'),
     (['setting-F', 'OUT=r', 'SEED=1', 'PROFILE=paper', 'DATASET=folder', 'MODEL=cnn', 'ITERATIONS=2', 'DEVICE=0',
@@ -149,13 +150,26 @@ def test_settings_are_all_seven(tree):
     ('table', '.venv/bin/python -m util.report'),
     ('test', '.venv/bin/python -m pytest --cov --cov-report=term --durations=10'),
     ('lint', '.venv/bin/python -m ruff check .'),
+    ('inception', '.venv/bin/python -m util.inception fetch'),
+    ('parity', "DATA_DIR='' .venv-parity/bin/python -m pytest -rs tests/parity"),
     ('test-kernels', '.venv-kernels/bin/python -m pytest -rs tests/kernels'),
 ])
 def test_commands_of_other_targets(tree, target, command):
     assert tree.make('-n', target)[0].splitlines()[-1] == command
 
 
+@pytest.mark.parametrize('arguments, command', [
+    (['inception', 'FROM=pytorch'], '-m util.inception fetch --from pytorch'),
+    (['scorer', 'DATASET=cifar10'], '-m util.classifier cifar10'),
+    (['scorer', 'DATASET=digits', 'SEED=2', 'DEVICE=0', 'DATA_DIR=a b', 'ITERATIONS=3'],
+     '-m util.classifier digits --seed 2 --device 0 --data-dir a b')])
+def test_commands_with_variables(tree, arguments, command):
+    tree.make(*arguments)
+    assert tree.calls()[-1].split() == command.split()
+
+
 @pytest.mark.parametrize('arguments, message', [
+    (['scorer'], 'DATASET=: name a data set whose pictures have labels'),
     (['install', 'CUDA=11'], 'CUDA=11: expected 12, 13 or none'),
     (['normalize', 'CUDA=yes'], 'CUDA=yes: expected 12, 13 or none'),
     (['settings', 'OUT=x'], 'OUT=x: is the folder of one run'),

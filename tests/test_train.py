@@ -13,8 +13,11 @@ import yaml
 from PIL import Image
 
 import train
-from tests.helpers import refused
+from tests.helpers import FEW, refused
+from tests.inception_weights import random_weights
+from util import generate_inception_score
 from util.cli import run_command
+from util.inception import weights
 from util.npz import read_npz
 from util.rundir import Lock, RunDirectory
 from util.scores import ScoreTable
@@ -22,7 +25,7 @@ from util.scores import ScoreTable
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY = ['--profile', 'quick', '--device', 'cpu', '--iterations', '6', '--batchsize', '4', '--evaluation-interval', '2',
         '--snapshot-interval', '2', '--display-interval', '1', '--set', 'model.width=2', '--set', 'setting.n_dis=1',
-        '--set', 'profile.score_samples=20', '--set', 'model.initial_scale=0.3', '--set', 'setting.alpha=0.01']
+        '--set', 'model.initial_scale=0.3', '--set', 'setting.alpha=0.01', *FEW]
 EXACT = ['gen_iter_000006.npz', 'images/iter_000006.png', 'scores.csv', 'images/iter_000004.png', 'gen_iter_000004.npz']
 
 
@@ -233,7 +236,7 @@ def test_resume_from_what_is_no_snapshot_of_this_run(tmp_path, finished, capsys)
     (['--unknown'], '--unknown'),
     (['--dataset', 'folder'], '--data-dir'),
     (['--dataset', 'folder', '--data-dir', 'missing-folder'], 'missing-folder'),
-    (['--dataset', 'cifar10', '--data-dir', 'missing-folder'], 'missing-folder'),
+    (['--dataset', 'cifar10', '--scorer', 'none', '--data-dir', 'missing-folder'], 'missing-folder'),
 ])
 def test_bad_input_writes_nothing(tmp_path, capsys, arguments, message):
     if '--gpu' not in arguments:
@@ -243,6 +246,42 @@ def test_bad_input_writes_nothing(tmp_path, capsys, arguments, message):
         assert run_command(train.main, [*base, '--out', str(tmp_path / 'new' / 'run'), *arguments]) == 2
         assert message in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_missing_inception_weights_are_told_before_anything_is_read(tmp_path, capsys, no_network):
+    # There are no pictures either; the scorer comes first
+    arguments = ['--dataset', 'cifar10', '--data-dir', str(tmp_path / 'no-archive')]
+    assert start(tmp_path / 'new' / 'run', *arguments) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: scorer inception: ')
+    assert all(way in line for way in ('make inception', 'python -m util.inception convert FILE', 'SCORER=none'))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_the_inception_network_scores(tmp_path, capsys, monkeypatch):
+    path = tmp_path / 'inception.npz'
+    weights.write(str(path), random_weights(), weights.Origin('random numbers', False))
+    monkeypatch.setattr(weights, 'PATH', str(path))
+    (tmp_path / 'pictures').mkdir()
+    for i in range(3):
+        array = np.random.RandomState(i).randint(0, 256, (40, 50, 3)).astype('u1')
+        Image.fromarray(array).save(tmp_path / 'pictures' / '{}.png'.format(i))
+    data = ['--data-dir', str(tmp_path / 'pictures')]
+    assert start(tmp_path / 'run', '--dataset', 'folder', *data, '--scorer', 'inception', '--iterations', '2',
+                 '--set', 'protocol.samples=6', '--set', 'protocol.training_samples=4', '--set', 'protocol.splits=2',
+                 '--set', 'protocol.distance_samples=4') == 0
+    rows = ScoreTable(str(tmp_path / 'run' / 'scores.csv')).rows
+    assert [(row['iteration'], row['samples'], row['splits']) for row in rows] == [(0, 4, 1), (2, 6, 2)]
+    for row in rows:
+        # Not the released weights, so no Inception Score
+        assert (row['scorer'], row['weights']) == (
+            'inception-unverified', weights.fingerprint(random_weights())[:8])
+        assert 1 <= row['score_mean'] <= 1008 and row['frechet_distance'] > 0 and row['kernel_subsets'] == '20 x 3'
+    before = (tmp_path / 'run' / 'scores.csv').read_bytes()
+    again = [str(tmp_path / 'run'), '--device', 'cpu', '--scorer', 'inception', '--iteration', '2', *data]
+    assert run_command(generate_inception_score.main, again) == 0
+    assert (tmp_path / 'run' / 'scores.csv').read_bytes() == before
+    assert 'Inception Score' not in capsys.readouterr().out
 
 
 def test_folder_without_or_with_broken_pictures(tmp_path, capsys):

@@ -1,8 +1,9 @@
 """A small CNN that classifies pictures, for scores where the Inception network is not wanted, and how it is trained.
 
-``python -m util.classifier DATASET --out FILE`` trains it on any labelled row of ``configs/datasets.yml``. Its scores
+``python -m util.classifier DATASET`` trains it on any labelled row of ``configs/datasets.yml``. Its scores
 compare runs on one data set; they are not Inception Scores and are never called so.
 """
+import argparse
 import dataclasses
 import itertools
 import os
@@ -25,6 +26,7 @@ from util.files import UserError, atomic_write
 from util.npz import DamagedFile, read_npz, write_npz
 
 FORMAT = 'classifier-1'
+FOLDER = os.path.join(os.path.dirname(config.CONFIGS), 'inception_model')  # where scorers are looked for
 _WEIGHT, _META = 'weight/', 'meta/'  # prefixes of the names in the file
 
 
@@ -209,7 +211,7 @@ def _set_weights(classifier, weights):
 # ----------------------------------------------------------------------------------------------------------- training
 
 
-def augment(images, labels, n_classes, seed, iteration):
+def augment(images, labels, n_classes, seed, iteration, mirror=False):
     """Make a training batch: real pictures, and for each eight of them one of garbage, which belongs to no class.
 
     A generator shows its scorer many pictures that no data set has. A network that knows real pictures only is sure of
@@ -221,6 +223,7 @@ def augment(images, labels, n_classes, seed, iteration):
         labels (numpy.ndarray): int32, (N,).
         n_classes (int): Number of classes.
         seed, iteration (int): What all random numbers are functions of.
+        mirror (bool): Turn half of the pictures left to right: right for photographs, wrong for digits.
 
     Returns:
         tuple of numpy.ndarray: Pictures (N + N // 8, 3, H, W), about -1 to 1, and target distributions
@@ -232,7 +235,10 @@ def augment(images, labels, n_classes, seed, iteration):
 
     n, _, h, w = images.shape
     garbage = _garbage(n // 8, h, w, uniform)
-    x = np.concatenate((_shift(_to_float(images), uniform('shift', 2, n), h // 10), garbage))
+    real = _shift(_to_float(images), uniform('shift', 2, n), h // 10)
+    if mirror:
+        real = np.where(uniform('mirror', n, 1, 1, 1) < 0.5, real[..., ::-1], real)
+    x = np.concatenate((real, garbage))
     alike = np.full((len(garbage), n_classes), 1 / n_classes, np.float32)
     targets = np.concatenate((np.eye(n_classes, dtype=np.float32)[labels], alike))
     m = len(x)
@@ -264,16 +270,16 @@ def _garbage(n, h, w, uniform):
 class _Updater(training.updaters.StandardUpdater):
     """An iteration on an augmented batch, whose iterator gives the pictures' numbers."""
 
-    def __init__(self, iterator, optimizer, data, seed, device):
+    def __init__(self, iterator, optimizer, data, seed, mirror, device):
         super().__init__(iterator, optimizer, device=device)
-        self._data, self._seed = data, seed
+        self._data, self._seed, self._mirror = data, seed, mirror
 
     def update_core(self):
         index = np.array(self.get_iterator('main').next())
         optimizer = self.get_optimizer('main')
         model = optimizer.target
         images, labels = self._data.images[index], self._data.labels[index]
-        x, targets = augment(images, labels, model.n_classes, self._seed, self.iteration)
+        x, targets = augment(images, labels, model.n_classes, self._seed, self.iteration, self._mirror)
         _, logits = model(self.device.send(x))
         loss = -F.sum(self.device.send(targets) * F.log_softmax(logits)) / len(x)
         chainer.report({'loss': loss}, model)
@@ -282,13 +288,15 @@ class _Updater(training.updaters.StandardUpdater):
         optimizer.update()
 
 
-def train(data, held_out, n_classes, width=16, epochs=30, batchsize=64, seed=0, device='@numpy', out=sys.stdout):
+def train(data, held_out, n_classes, width=16, epochs=30, batchsize=64, seed=0, mirror=False, device='@numpy',
+          out=sys.stdout):
     """Train a classifier: Adam, its step size falling linearly to 0. A function of the arguments on one machine.
 
     Args:
         data, held_out (util.dataset.Pictures): What to train on and what to measure with: ``images``, uint8
             (N, 3, H, H), and ``labels``, int32 (N,).
         n_classes, width, epochs, batchsize, seed (int): See :class:`Classifier` and the command line.
+        mirror (bool): See :func:`augment`.
         device: A Chainer device or what :func:`chainer.get_device` takes for one.
         out: Where the table of losses and accuracies is printed.
 
@@ -306,7 +314,7 @@ def train(data, held_out, n_classes, width=16, epochs=30, batchsize=64, seed=0, 
     iterator = chainer.iterators.SerialIterator(
         range(len(data.images)), batchsize,
         order_sampler=lambda order, position: noise.permutation(len(order), seed, next(epoch)))
-    updater = _Updater(iterator, optimizer, data, seed, device)
+    updater = _Updater(iterator, optimizer, data, seed, mirror, device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = training.Trainer(updater, (epochs, 'epoch'), out=folder)
         iterations = -(-epochs * len(data.images) // batchsize)
@@ -326,18 +334,23 @@ def accuracy(classifier, data):
 
 
 def parse(argv=None):
-    """Read the command line."""
+    """Read the command line; what it does not say is in ``configs/scorers.yml``."""
     parser = Parser(
         prog='python -m util.classifier', description='Train the classifier that scores pictures.')
     parser.add_argument('dataset', help='a row of configs/datasets.yml whose pictures have labels')
-    parser.add_argument('--out', '-o', required=True, help='the npz file to write')
-    parser.add_argument('--width', type=int, default=16, help='channels of the first convolution (default: 16)')
-    parser.add_argument('--epochs', type=int, default=30, help='sweeps over the pictures (default: 30)')
+    parser.add_argument('--out', '-o', help='the npz file to write (default: inception_model/DATASET.npz)')
+    parser.add_argument('--width', type=int, help='channels of the first convolution')
+    parser.add_argument('--epochs', type=int, help='sweeps over the pictures')
+    parser.add_argument('--mirror', action=argparse.BooleanOptionalAction,
+                        help='turn half of the training pictures left to right; not for digits and letters')
     parser.add_argument('--batchsize', '-b', type=int, default=64, help='pictures in a batch (default: 64)')
     parser.add_argument('--seed', type=int, default=0, help='of all random numbers (default: 0)')
     parser.add_argument('--device', '-d', default='cpu', help='cpu, auto, or the number of a GPU (default: cpu)')
     parser.add_argument('--data-dir', help='where the pictures are, for data sets that need it')
     args = parser.parse_args(argv)
+    for key, value in config.scorer_row(args.dataset).items():
+        setattr(args, key, value if getattr(args, key) is None else getattr(args, key))
+    args.out = args.out or os.path.join(FOLDER, args.dataset + '.npz')
     for flag, least in (('width', 1), ('epochs', 1), ('batchsize', 8), ('seed', 0)):
         if getattr(args, flag) < least:
             raise UserError(f'--{flag} must be an integer of at least {least}, not {getattr(args, flag)}')
@@ -353,7 +366,8 @@ def main(argv=None):
         raise UserError(f'dataset {args.dataset}: its pictures have no labels, and a classifier needs them')
     n_classes = int(data.labels.max()) + 1
     with atomic_write(args.out) as temporary:  # open before the work: an unwritable --out is told at once
-        model, share = train(data, held_out, n_classes, args.width, args.epochs, args.batchsize, args.seed, device)
+        model, share = train(data, held_out, n_classes, args.width, args.epochs, args.batchsize, args.seed, args.mirror,
+                             device)
         model.to_device('@numpy')
         card = Card(
             name=args.dataset, n_classes=n_classes, width=args.width, size=model.size, accuracy=share,
@@ -365,8 +379,9 @@ def main(argv=None):
 
 
 def _command(args):
-    return (f'python -m util.classifier {args.dataset} --out {args.out} --width {args.width} --epochs {args.epochs} '
-            f'--batchsize {args.batchsize} --seed {args.seed}')
+    out = os.path.relpath(args.out, os.path.dirname(FOLDER)) if args.out.startswith(FOLDER + os.sep) else args.out
+    return (f'python -m util.classifier {args.dataset} --out {out} --width {args.width} --epochs {args.epochs} '
+            f'--batchsize {args.batchsize} --seed {args.seed}' + ' --mirror' * args.mirror)
 
 
 if __name__ == '__main__':

@@ -14,9 +14,11 @@ import yaml
 from util.files import UserError, atomic_write
 
 CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'configs')
-SECTIONS = {'dataset': 'datasets', 'model': 'models', 'method': 'methods', 'setting': 'settings', 'profile': 'profiles'}
+SECTIONS = {'dataset': 'datasets', 'model': 'models', 'method': 'methods', 'setting': 'settings', 'profile': 'profiles',
+            'protocol': 'protocols'}
 
 _COUNT = ('an integer of at least 1', lambda x: type(x) is int and x >= 1)
+_PLURAL = ('an integer of at least 2', lambda x: type(x) is int and x >= 2)
 _POSITIVE = ('a number above 0', lambda x: _is_number(x) and x > 0)
 _FRACTION = ('a number from 0 up to, not including, 1', lambda x: _is_number(x) and 0 <= x < 1)
 RULES = {
@@ -30,17 +32,26 @@ RULES = {
     'setting.alpha': _POSITIVE, 'setting.beta1': _FRACTION, 'setting.beta2': _FRACTION, 'setting.n_dis': _COUNT,
     'profile.batchsize': _COUNT, 'profile.iterations': _COUNT,
     'profile.snapshot_interval': _COUNT, 'profile.evaluation_interval': _COUNT, 'profile.display_interval': _COUNT,
-    'profile.score_samples': ('an integer of at least 2', lambda x: type(x) is int and x >= 2),
-    'profile.score_splits': _COUNT,
+    'protocol.samples': _PLURAL, 'protocol.splits': _COUNT, 'protocol.training_samples': _PLURAL,
+    'protocol.training_splits': _COUNT, 'protocol.distance_samples': _PLURAL,
+    'protocol.reference': ("'train', 'test' or 'all'", lambda x: x in ('train', 'test', 'all')),
+    'protocol.reference_samples': ('an integer of at least 2, or null', lambda x: x is None or _PLURAL[1](x)),
+    'protocol.kernel_subsets': _COUNT, 'protocol.kernel_subset_size': _PLURAL,
 }
+# (section, key, key that it must not exceed)
+_ORDER = (
+    ('protocol', 'splits', 'samples'), ('protocol', 'training_splits', 'training_samples'),
+    ('protocol', 'distance_samples', 'samples'), ('protocol', 'distance_samples', 'training_samples'),
+)
 
 
 # Keys that the code reads of every row, whatever its kind
 _REQUIRED = {
-    'dataset': ('source', 'size', 'split', 'scorer', 'score_split'), 'model': ('architecture', 'width', 'dim_z'),
+    'dataset': ('source', 'size', 'split', 'scorer'), 'model': ('architecture', 'width', 'dim_z'),
     'method': ('normalization', 'loss'), 'setting': ('alpha', 'beta1', 'beta2', 'n_dis'),
-    'profile': ('batchsize', 'iterations', 'snapshot_interval', 'evaluation_interval', 'display_interval',
-                'score_samples', 'score_splits'),
+    'profile': ('batchsize', 'iterations', 'snapshot_interval', 'evaluation_interval', 'display_interval'),
+    'protocol': ('samples', 'splits', 'training_samples', 'training_splits', 'distance_samples', 'reference',
+                 'reference_samples', 'kernel_subsets', 'kernel_subset_size'),
 }
 
 
@@ -82,7 +93,7 @@ class Config:
     """Everything that decides the numbers of a run.
 
     Attributes:
-        dataset, model, method, setting, profile (Row): The chosen rows with what was overridden.
+        dataset, model, method, setting, profile, protocol (Row): The chosen rows with what was overridden.
         seed (int): All random numbers are functions of it.
         device (str): ``'cpu'`` or ``'cuda'``: their rounding differs.
 
@@ -93,6 +104,7 @@ class Config:
     method: Row
     setting: Row
     profile: Row
+    protocol: Row
     seed: int = 0
     device: str = 'cpu'
 
@@ -166,12 +178,12 @@ def config_from_dict(tree, where):
 
 
 def resolve(dataset=None, model='cnn', method='sn', setting=None, profile='paper', overrides=(), seed=0, device='cpu',
-            **counts):
+            protocol=None, **counts):
     """Look up the rows, apply what the command line changes, and check everything.
 
     Args:
-        dataset, model, method, setting, profile (str): Names of rows; ``None`` for dataset or setting is the profile's
-        own.
+        dataset, model, method, setting, profile, protocol (str): Names of rows; ``None`` for dataset, setting or
+            protocol is the profile's own.
         overrides (sequence of str): ``'SECTION.KEY=VALUE'`` each, VALUE in YAML.
         counts (int or None): ``batchsize``, ``iterations``, ``snapshot_interval``, ``evaluation_interval``,
             ``display_interval``: replace the profile's where not ``None``.
@@ -186,7 +198,7 @@ def resolve(dataset=None, model='cnn', method='sn', setting=None, profile='paper
     rows = {'profile': _row('profile', profile)}
     own = {key: rows['profile'].pop(key, None) for key in _OF_PROFILE}
     names = {'dataset': dataset or own['dataset'], 'model': model, 'method': method,
-             'setting': setting or own['setting']}
+             'setting': setting or own['setting'], 'protocol': protocol or own['protocol']}
     rows.update((section, _row(section, name)) for section, name in names.items())
     scale = _of_profile(profile, own, 'width_scale', _POSITIVE)
     rows['model']['width'] = max(1, round(rows['model']['width'] * scale))
@@ -206,8 +218,15 @@ def resolve(dataset=None, model='cnn', method='sn', setting=None, profile='paper
     return config
 
 
+def scorer_row(dataset):
+    """How the classifier of a data set is trained: its row of ``configs/scorers.yml``, or ``others`` (dict)."""
+    _row('dataset', dataset)
+    table = _read_yaml(os.path.join(CONFIGS, 'scorers.yml'))
+    return table.get(dataset, table['others'])
+
+
 # Keys of a profile that other rows or values come from; a Config does not have them.
-_OF_PROFILE = ('dataset', 'setting', 'width_scale', 'discriminator_updates')
+_OF_PROFILE = ('dataset', 'setting', 'protocol', 'width_scale', 'discriminator_updates')
 
 
 def _of_profile(profile, values, key, rule):
@@ -284,8 +303,11 @@ def _check(config, where):
                 raise UserError('{}.{} must be {}, not {!r} ({})'.format(section, key, rule[0], value, where))
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError('{}.{} must be finite, not {!r} ({})'.format(section, key, value, where))
-    if config.profile.score_splits > config.profile.score_samples:
-        raise UserError('profile.score_splits must not exceed profile.score_samples ({})'.format(where))
+    for section, key, limit in _ORDER:
+        row = getattr(config, section)
+        if row[key] > row[limit]:
+            raise UserError('{0}.{1} must not exceed {0}.{2}, {3} > {4} ({5})'.format(
+                section, key, limit, row[key], row[limit], where))
 
 
 def _guess(word, known):

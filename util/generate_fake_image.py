@@ -32,12 +32,17 @@ def generate(generator, n, seed, iteration=0, purpose='z of grid', batchsize=100
         numpy.ndarray: uint8, (n, 3, H, W).
 
     """
-    parts = []
-    with chainer.using_config('train', False), chainer.no_backprop_mode(), chainer.using_device(generator.device):
+    return np.concatenate(list(generate_chunks(generator, n, seed, iteration, purpose, batchsize)))
+
+
+def generate_chunks(generator, n, seed, iteration, purpose, batchsize):
+    """Yield the pictures of :func:`generate`, ``batchsize`` at a time, where all might not fit in memory."""
+    with chainer.using_device(generator.device):
         z = noise.normal(generator.xp, (n, generator.dim_z), seed, iteration, purpose)
-        for i in range(0, n, batchsize):
-            parts.append(chainer.get_device('@numpy').send(to_uint8(generator(z[i:i + batchsize]).array)))
-    return np.concatenate(parts)
+    for i in range(0, n, batchsize):
+        with chainer.using_config('train', False), chainer.no_backprop_mode(), chainer.using_device(generator.device):
+            images = to_uint8(generator(z[i:i + batchsize]).array)
+        yield chainer.get_device('@numpy').send(images)
 
 
 def grid(images, rows, columns):

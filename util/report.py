@@ -18,19 +18,22 @@ from util import cifar10, config, rundir, scores
 from util.cli import Parser, run_command
 from util.environment import read_environment
 from util.files import UserError, atomic_write
-from util.scorer import LABELS
+from util.scorer import INCEPTION, label
 
 PUBLISHED = os.path.join(config.CONFIGS, 'published.yml')
 _REQUIRED, _NUMBERS = ('label', 'dataset', 'scorer', 'score'), ('score', 'score_std', 'frechet_distance')
-_OPTIONAL = ('model', 'method', 'settings', 'iterations', 'score_std', 'frechet_distance', 'samples', 'source')
+_OPTIONAL = ('model', 'method', 'settings', 'iterations', 'score_std', 'frechet_distance', 'samples', 'protocol',
+             'reference', 'source')
 _SETTING = ('alpha', 'beta1', 'beta2', 'n_dis')
 # Keys of the profile that do not change results, or that the table shows anyway
-_SHOWN = ('iterations', 'snapshot_interval', 'evaluation_interval', 'display_interval', 'score_samples', 'score_splits')
+_SHOWN = ('iterations', 'snapshot_interval', 'evaluation_interval', 'display_interval')
 _NAMES = ('dataset', 'model', 'method', 'setting', *_SETTING, 'changed', 'profile', 'seed')
 CSV_COLUMNS = (
     'table', 'origin', 'label', *_NAMES, 'iterations', 'planned', 'finished', 'inception_score', 'inception_score_std',
-    'fid', 'best_inception_score', 'other_score', 'other_score_std', 'other_frechet_distance', 'best_other_score',
-    'scored_at', 'best_at', 'scorer', 'samples', 'reference', 'data', 'device', 'commit', 'source')
+    'fid', 'kid', 'kid_std', 'best_inception_score', 'other_score', 'other_score_std', 'other_frechet_distance',
+    'other_kernel_distance', 'other_kernel_distance_std', 'best_other_score', 'scored_at', 'best_at', 'scorer',
+    'weights', 'protocol', 'samples', 'distance_samples', 'kernel_subsets', 'reference', 'data', 'device', 'commit',
+    'source')
 
 
 def find_runs(paths):
@@ -40,7 +43,7 @@ def find_runs(paths):
 
 
 def read_run(path):
-    """Read a run: one row (a dict) a scorer, with its last and its best score.
+    """Read a run: one row (a dict) a scorer and protocol, with its last and its best score.
 
     Raises:
         UserError: A file of the run is missing or damaged, or there are no scores.
@@ -59,8 +62,10 @@ def read_run(path):
     seen = directory.iterations('gen') + directory.iterations('snapshot') + [score['iteration'] for score in table]
     reached = planned if done else max(seen)
     row.update(origin='run', label=os.path.basename(path), finished=done, planned=planned, iterations=reached)
-    names = sorted({score['scorer'] for score in table})
-    return [{**row, **_last_and_best([score for score in table if score['scorer'] == name])} for name in names]
+    groups = {}
+    for score in table:
+        groups.setdefault((score['scorer'], score['protocol']), []).append(score)
+    return [{**row, **_last_and_best(groups[key])} for key in sorted(groups)]
 
 
 def _describe_config(settings):
@@ -93,10 +98,12 @@ def _describe_environment(settings, environment):
 def _last_and_best(table):
     last = max(table, key=lambda s: s['iteration'])
     best = max(table, key=lambda s: -math.inf if math.isnan(s['score_mean']) else s['score_mean'])
-    return {'scorer': last['scorer'], 'score': last['score_mean'], 'frechet_distance': last['frechet_distance'],
+    same = ('scorer', 'weights', 'protocol', 'frechet_distance', 'kernel_distance', 'kernel_distance_std',
+            'distance_samples', 'kernel_subsets', 'reference')
+    return {**{key: last[key] for key in same}, 'score': last['score_mean'],
             'score_std': last['score_std'] if last['splits'] > 1 else None,  # one part has no spread
             'scored_at': last['iteration'], 'best': best['score_mean'], 'best_at': best['iteration'],
-            'samples': '{} / {}'.format(last['samples'], last['splits']), 'reference': last['reference']}
+            'samples': '{} / {}'.format(last['samples'], last['splits'])}
 
 
 def read_published(path=PUBLISHED):
@@ -133,13 +140,14 @@ def choose_table(row):
     """Which table a row belongs to: ``'inception'``, ``'other'`` or ``'quick'``."""
     if row.get('profile') == 'quick':
         return 'quick'
-    return 'inception' if row['scorer'] == 'inception' else 'other'
+    return 'inception' if row['scorer'] == INCEPTION else 'other'
 
 
 def sort_key(row):
     """By data set; in it the published numbers first, then model, method, setting (``default`` first), seed."""
     return (row['dataset'], ('paper', 'own', 'run').index(row['origin']), row.get('model', ''), row.get('method', ''),
-            row['setting'] != 'default', row['setting'], row.get('seed', 0), row['label'], row['scorer'])
+            row['setting'] != 'default', row['setting'], row.get('seed', 0), row['label'], row['scorer'],
+            row.get('protocol', ''))
 
 
 def render_markdown(rows, about):
@@ -153,9 +161,10 @@ def render_markdown(rows, about):
     names = ', '.join(sorted({row['dataset'] for row in tables['quick']}))
     titles = {'other': 'Scores of other networks',
               'quick': "Quick runs: {}, a quarter of the width - not the paper's experiment".format(names)}
-    parts += _section('Inception Scores', tables['inception'], ('Inception Score', 'FID'), data, notes)
+    parts += _section('Inception Scores', tables['inception'], ('Inception Score', 'FID', 'KID x 1000'), data, notes)
     for name in (name for name in titles if tables[name]):
-        parts += _section(titles[name], tables[name], ('score', 'Frechet distance'), data, [NOT_INCEPTION])
+        parts += _section(titles[name], tables[name], ('score', 'Frechet distance', 'kernel distance x 1000'), data,
+                          [NOT_INCEPTION])
     if data:
         parts += ['## Data', '\n'.join('{}. {}'.format(i, source) for i, source in enumerate(data, 1))]
     return '\n\n'.join(parts) + '\n'
@@ -163,8 +172,10 @@ def render_markdown(rows, about):
 
 INTRODUCTION = '''\
 Made by `make table` from results/runs/ and configs/published.yml. A score is that of the run's last scored generator,
-in brackets its iteration; `best` is the highest of the run. `samples`: pictures / parts that they were split into for
-the score, of which +- is the standard deviation. `changed`: what flags changed in the rows that name the run.'''
+in brackets its iteration; `best` is the highest of the run. `protocol` is a row of configs/protocols.yml; `samples`:
+generated pictures / parts that they were split into for the score, of which +- is the standard deviation; `of the
+distances`: generated pictures that these are taken of, and subsets of the kernel distance (KID). `changed`: what flags
+changed in the rows that name the run.'''
 NOT_INCEPTION = (
     '`scorer` is the network that scores. What is not Inception gives no Inception Score: the same formulas on another '
     "network's answers, which compare these runs with each other and with nothing published.")
@@ -192,12 +203,21 @@ def _cells(row, headings, data):
         'state': None if 'planned' not in row else 'finished' if row['finished'] else 'NOT FINISHED',
         headings[0]: '{:.2f}'.format(row['score']) + spread + at,
         headings[1]: '{frechet_distance:.1f}'.format(**row) if row.get('frechet_distance') is not None else None,
+        headings[2]: _kernel(row),
         'best': '{best:.2f} ({best_at})'.format(**row) if 'best' in row else None,
-        'scorer': '{} ({})'.format(row['scorer'], LABELS.get(row['scorer'], 'not Inception')),
-        'samples': row.get('samples'), 'compared with': row.get('reference'),
+        'scorer': '{} ({})'.format(' '.join(filter(None, (row['scorer'], row.get('weights')))), label(row['scorer'])),
+        'protocol': row.get('protocol'), 'samples': row.get('samples'),
+        'of the distances': '{distance_samples}, {kernel_subsets}'.format(**row) if 'distance_samples' in row else None,
+        'compared with': row.get('reference'),
         'data': _data(row, data.index(row['data']) + 1) if 'data' in row else None,
         'device': row.get('device'), 'commit': row.get('commit')}
     return {key: '' if cell is None else ' '.join(str(cell).split()).replace('|', r'\|') for key, cell in cells.items()}
+
+
+def _kernel(row):
+    if row.get('kernel_distance') is None:
+        return None
+    return '{:.2f} +- {:.2f}'.format(1000 * row['kernel_distance'], 1000 * row['kernel_distance_std'])
 
 
 def _data(row, name):
@@ -210,10 +230,11 @@ def render_csv(rows):
     writer = csv.DictWriter(text, CSV_COLUMNS, restval='', extrasaction='ignore', lineterminator='\n')
     writer.writeheader()
     for row in rows:
-        inception = row['scorer'] == 'inception'
-        score, distance = ('inception_score', 'fid') if inception else ('other_score', 'other_frechet_distance')
+        score, frechet, kernel = (('inception_score', 'fid', 'kid') if row['scorer'] == INCEPTION else
+                                  ('other_score', 'other_frechet_distance', 'other_kernel_distance'))
         values = {score: row['score'], score + '_std': row.get('score_std'), 'best_' + score: row.get('best'),
-                  distance: row.get('frechet_distance'), 'data': _data(row, row.get('data', ''))}
+                  frechet: row.get('frechet_distance'), kernel: row.get('kernel_distance'),
+                  kernel + '_std': row.get('kernel_distance_std'), 'data': _data(row, row.get('data', ''))}
         writer.writerow({**row, **values, 'table': choose_table(row)})
     return text.getvalue()
 

@@ -1,10 +1,15 @@
-"""``scores.csv`` of a run: one row an iteration and scorer."""
+"""``scores.csv`` of a run: one row an iteration, scorer and protocol."""
 import csv
 import os
 
 from util.files import UserError, atomic_write
 
-COLUMNS = ('iteration', 'scorer', 'score_mean', 'score_std', 'frechet_distance', 'samples', 'splits', 'reference')
+COLUMNS = (
+    'iteration', 'scorer', 'weights', 'protocol', 'score_mean', 'score_std', 'frechet_distance', 'kernel_distance',
+    'kernel_distance_std', 'samples', 'splits', 'distance_samples', 'kernel_subsets', 'reference')
+_KEY = ('scorer', 'protocol', 'iteration')
+_INTEGERS = ('iteration', 'samples', 'splits', 'distance_samples')
+_NUMBERS = ('score_mean', 'score_std', 'frechet_distance', 'kernel_distance', 'kernel_distance_std')
 
 
 class ScoreTable:
@@ -36,10 +41,9 @@ class ScoreTable:
                     path, error)) from error
 
     def put(self, row):
-        """Add a row (dict by ``COLUMNS``) in place of one of the same iteration and scorer, and write the file."""
-        key = (row['iteration'], row['scorer'])
-        kept = [r for r in self.rows if (r['iteration'], r['scorer']) != key]
-        self.rows = sorted([*kept, row], key=lambda r: (r['scorer'], r['iteration']))
+        """Write a row (dict by ``COLUMNS``) in place of one of the same iteration, scorer and protocol."""
+        kept = [r for r in self.rows if _key(r) != _key(row)]
+        self.rows = sorted([*kept, row], key=_key)
         self.write()
 
     def drop_after(self, iteration):
@@ -56,8 +60,11 @@ class ScoreTable:
             writer.writerows(self.rows)
 
 
+def _key(row):
+    return tuple(row[column] for column in _KEY)
+
+
 def _typed(row):
     if None in row or None in row.values():
         raise ValueError('a row has too few or too many columns')
-    integers, numbers = ('iteration', 'samples', 'splits'), ('score_mean', 'score_std', 'frechet_distance')
-    return {k: int(v) if k in integers else float(v) if k in numbers else str(v) for k, v in row.items()}
+    return {k: int(v) if k in _INTEGERS else float(v) if k in _NUMBERS else str(v) for k, v in row.items()}

@@ -17,6 +17,7 @@ from util.generate_fake_image import GenerateFakeImage, SaveGenerator
 from util.generate_inception_score import GenerateInceptionScore, make_run_scorer
 from util.npz import DamagedFile
 from util.rundir import Lock
+from util.scorer import load_scorer
 from util.updater import GANUpdater
 from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger, Terminal, WriteLog
 
@@ -89,9 +90,11 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         return 0
     device.use()
     with Lock(directory):
+        # The scorer first: without its weights nothing needs to be downloaded or read
+        network = load_scorer(scorer_name or config.dataset.scorer, device)
         pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=data_dir)
         check_data(directory, pictures)
-        scorer = make_run_scorer(config, device, scorer_name, data_dir, pictures)
+        scorer = make_run_scorer(network, config, pictures, data_dir, say=say)
         if scorer is None:
             say('No scorer for {}: this run draws pictures only.'.format(config.dataset.name))
         parts = build(config, device, pictures.images)
@@ -117,7 +120,7 @@ def make_trainer(config, directory, parts, stop, snapshots, scorer):
                    GenerateFakeImage(parts.generator, directory, config.seed)]
     columns = ['iteration', 'gen/loss', 'dis/loss']
     if scorer is not None:
-        evaluations.append(GenerateInceptionScore(parts.generator, scorer, directory))
+        evaluations.append(GenerateInceptionScore(parts.generator, scorer, directory, profile.iterations))
         columns += ['score/mean', 'score/frechet']
     for extension in evaluations:
         trainer.extend(extension, trigger=evaluate, call_before_training=True)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import train
+from tests.helpers import FEW
 from util import dataset, noise
 from util.cli import run_command
 from util.config import resolve
@@ -16,7 +17,7 @@ from util.trainer import build
 
 TINY = ['--profile', 'quick', '--batchsize', '4', '--iterations', '4', '--evaluation-interval', '2',
         '--snapshot-interval', '2', '--display-interval', '2', '--set', 'model.width=4', '--set', 'setting.n_dis=2',
-        '--set', 'profile.score_samples=20']
+        *FEW]
 EXACT = ['gen_iter_000004.npz', 'images/iter_000004.png', 'scores.csv']
 
 

@@ -240,6 +240,22 @@ class TestAugment:
         assert abs(garbage).max() <= 1
 
 
+    def test_mirror_turns_about_half_of_the_real_pictures(self, monkeypatch):
+        monkeypatch.setattr(module, '_shift', lambda x, unit, limit: x)
+        images, labels = np.random.default_rng(0).integers(0, 256, (160, 3, 8, 8)).astype('u1'), np.zeros(160, np.int32)
+        plain, _ = module.augment(images, labels, 2, 0, 1)
+        mirrored, targets = module.augment(images, labels, 2, 0, 1, mirror=True)
+        # Everything but the turning is the same, noise included, so a turned picture differs in what is not noise
+        difference = mirrored[:160] - plain[:160]
+        turned = abs(difference).max(axis=(1, 2, 3)) > 0
+        assert 50 < turned.sum() < 110
+        np.testing.assert_array_equal(mirrored[160:], plain[160:])
+        x = module._to_float(images)
+        scale = difference[turned] / (x[turned][..., ::-1] - x[turned] + 1e-9)
+        spread = abs(scale - np.median(scale, axis=(2, 3), keepdims=True))
+        assert np.median(spread) < 1e-4  # one factor a channel: contrast and tint
+
+
 class TestTraining:
 
     def test_learns_and_is_a_function_of_the_seed(self):
@@ -265,6 +281,16 @@ class TestTraining:
         command = f'python -m util.classifier digits --out {path} --width 2 --epochs 2 --batchsize 8 --seed 0'
         assert read.command == command
         assert read.accuracy == module.accuracy(network, pictures(8))
+
+    @pytest.mark.parametrize('dataset, flags, expected', [
+        ('digits', [], (16, 30, False)), ('cifar10', [], (32, 12, True)), ('folder', [], (32, 12, False)),
+        ('cifar10', ['--width', '8', '--epochs', '1', '--no-mirror'], (8, 1, False)),
+        ('digits', ['--mirror'], (16, 30, True))])
+    def test_flags_go_before_the_row_of_the_data_set(self, dataset, flags, expected):
+        args = module.parse([dataset, *flags])
+        assert (args.width, args.epochs, args.mirror) == expected
+        assert os.path.relpath(args.out, module.FOLDER) == dataset + '.npz'
+        assert ('--mirror' in module._command(args)) == args.mirror
 
     @pytest.mark.parametrize('flags, message', [
         (['--epochs', '0'], '--epochs must be an integer of at least 1, not 0'),

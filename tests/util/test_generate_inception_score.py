@@ -21,13 +21,15 @@ from util.generate_fake_image import generate, load_generator
 from util.generate_inception_score import GenerateInceptionScore, make_run_scorer
 from util.rundir import Lock, RunDirectory
 from util.scorer import load_scorer
-from util.scores import ScoreTable
+from util.scores import COLUMNS, ScoreTable
 
 TINY = ['--profile', 'quick', '--device', 'cpu', '--iterations', '4', '--batchsize', '4', '--evaluation-interval', '2',
         '--snapshot-interval', '4', '--display-interval', '2', '--seed', '3', '--set', 'model.width=2',
-        '--set', 'model.initial_scale=0.3', '--set', 'setting.alpha=0.01', '--set', 'profile.score_samples=21',
-        '--set', 'profile.score_splits=2', '--set', 'dataset.score_split=test']
-HEADER = 'iteration,scorer,score_mean,score_std,frechet_distance,samples,splits,reference\n'
+        '--set', 'model.initial_scale=0.3', '--set', 'setting.alpha=0.01', '--set', 'protocol.reference=test',
+        '--set', 'protocol.samples=30', '--set', 'protocol.splits=3', '--set', 'protocol.training_samples=21',
+        '--set', 'protocol.training_splits=2', '--set', 'protocol.distance_samples=19',
+        '--set', 'protocol.kernel_subsets=4', '--set', 'protocol.kernel_subset_size=5']
+HEADER = ','.join(COLUMNS) + '\n'
 
 
 @pytest.fixture(scope='module')
@@ -54,31 +56,36 @@ def score(run, *arguments):
 def test_the_scores_of_training_differ_from_each_other(finished):
     rows = ScoreTable(str(finished / 'scores.csv')).rows
     assert [row['iteration'] for row in rows] == [0, 2, 4]
-    for key in ('score_mean', 'score_std', 'frechet_distance'):
+    for key in ('score_mean', 'score_std', 'frechet_distance', 'kernel_distance'):
         assert len({row[key] for row in rows}) == 3, key
     assert all(1 < row['score_mean'] < 10 and 0 < row['score_std'] < 1 for row in rows)
 
 
-@pytest.mark.parametrize('iteration', [0, 4])
-def test_a_row_is_what_the_parts_give_when_put_together_by_hand(finished, iteration):
+@pytest.mark.parametrize('iteration, samples, splits', [(0, 21, 2), (4, 30, 3)])  # the last one is scored in full
+def test_a_row_is_what_the_parts_give_when_put_together_by_hand(finished, iteration, samples, splits):
     generator, _ = load_generator(RunDirectory(finished), iteration, get_device('cpu'))
     network = load_scorer('digits')
-    features, probabilities = network(generate(generator, 21, 3, iteration, 'z of score'))
+    features, probabilities = network(generate(generator, samples, 3, iteration, 'z of score'))
     real = dataset.load(resolve(dataset='digits').dataset, 'test')
-    mean, std = metrics.inception_score(probabilities, 2)
-    distance = metrics.frechet_distance(*metrics.statistics(features), *metrics.statistics(network(real.images)[0]))
+    mean, std = metrics.inception_score(probabilities, splits)
+    features, real_features = features[:19], network(real.images)[0]
+    distance = metrics.frechet_distance(*metrics.statistics(features), *metrics.statistics(real_features))
+    kernel, kernel_std = metrics.kernel_distance(features, real_features, 4, 5)
     row, = (r for r in ScoreTable(str(finished / 'scores.csv')).rows if r['iteration'] == iteration)
     assert {k: v for k, v in row.items() if isinstance(v, float)} == pytest.approx(
-        {'score_mean': mean, 'score_std': std, 'frechet_distance': distance})
-    assert (row['scorer'], row['samples'], row['splits']) == ('digits', 21, 2)
+        {'score_mean': mean, 'score_std': std, 'frechet_distance': distance, 'kernel_distance': kernel,
+         'kernel_distance_std': kernel_std})
+    assert (row['scorer'], row['weights'], row['protocol']) == ('digits', network.fingerprint[:8], 'quick')
+    assert (row['samples'], row['splits'], row['distance_samples'], row['kernel_subsets']) == (
+        samples, splits, 19, '4 x 5')
     assert row['reference'] == '{} digits test ({})'.format(len(real.images), real.fingerprint[:8])
 
 
 def test_the_log_has_the_same_numbers_as_the_table(finished):
     rows = ScoreTable(str(finished / 'scores.csv')).rows[1:]
     log = json.loads((finished / 'log').read_text())
-    assert [(e['score/mean'], e['score/std'], e['score/frechet']) for e in log] == [
-        (r['score_mean'], r['score_std'], r['frechet_distance']) for r in rows]
+    assert [(e['score/mean'], e['score/std'], e['score/frechet'], e['score/kernel']) for e in log] == [
+        (r['score_mean'], r['score_std'], r['frechet_distance'], r['kernel_distance']) for r in rows]
 
 
 def at(iteration):
@@ -87,7 +94,7 @@ def at(iteration):
 
 def test_extension_forgets_what_a_resumed_run_will_make_again(copy):
     directory = RunDirectory(copy)
-    extension = GenerateInceptionScore(None, None, directory)
+    extension = GenerateInceptionScore(None, None, directory, 4)
     extension.initialize(at(2))
     assert [r['iteration'] for r in ScoreTable(directory.file('scores.csv')).rows] == [0, 2]
     before = tree(copy)
@@ -96,28 +103,28 @@ def test_extension_forgets_what_a_resumed_run_will_make_again(copy):
 
 
 def test_extension_writes_and_reports(tmp_path):
-    row = {'iteration': 8, 'scorer': 's', 'score_mean': 1.5, 'score_std': 0.25, 'frechet_distance': 7.0, 'samples': 2,
-           'splits': 1, 'reference': 'r'}
+    row = {'iteration': 8, 'scorer': 's', 'weights': 'w', 'protocol': 'p', 'score_mean': 1.5, 'score_std': 0.25,
+           'frechet_distance': 7.0, 'kernel_distance': 0.5, 'kernel_distance_std': 0.1, 'samples': 2, 'splits': 1,
+           'distance_samples': 2, 'kernel_subsets': '1 x 2', 'reference': 'r'}
     calls, observation = [], {}
-    extension = GenerateInceptionScore('G', lambda *a: calls.append(a) or row, RunDirectory(tmp_path))
+    extension = GenerateInceptionScore('G', lambda *a, full: calls.append((*a, full)) or row, RunDirectory(tmp_path), 9)
     with chainer.reporter.Reporter().scope(observation):
         extension(at(8))
-    assert calls == [('G', 8)] and ScoreTable(str(tmp_path / 'scores.csv')).rows == [row]
-    assert observation == {'score/mean': 1.5, 'score/std': 0.25, 'score/frechet': 7.0}
+        extension(at(9))
+    assert calls == [('G', 8, False), ('G', 9, True)] and ScoreTable(str(tmp_path / 'scores.csv')).rows == [row]
+    assert observation == {'score/mean': 1.5, 'score/std': 0.25, 'score/frechet': 7.0, 'score/kernel': 0.5}
 
 
 def test_make_run_scorer_loads_pictures_only_when_they_are_others(monkeypatch):
-    cpu, row = get_device('cpu'), 'dataset.score_split=train'
+    row, network = 'protocol.reference=train', load_scorer('digits')
     pictures = dataset.Pictures(np.random.RandomState(0).randint(0, 256, (9, 3, 32, 32)).astype('u1'), None, '', '', '')
     loaded = []
     monkeypatch.setattr(dataset, 'load', lambda row, split, data_dir: loaded.append((split, data_dir)) or pictures)
     same = resolve(profile='quick', overrides=[row, 'dataset.split=train'])
-    for config, given in ((same, pictures), (same, None), (resolve(profile='quick', overrides=[row]), pictures)):
-        assert make_run_scorer(config, cpu, None, 'there', given).scorer.name == 'digits'
-    assert loaded == [('train', 'there')] * 2
-    assert make_run_scorer(same, cpu, 'none', None, pictures) is None
-    assert make_run_scorer(resolve(profile='quick', dataset='cifar10'), cpu) is None
-    assert len(loaded) == 2
+    for config, given in ((same, pictures), (resolve(profile='quick', overrides=[row]), pictures)):
+        assert make_run_scorer(network, config, given, 'there').scorer is network
+    assert loaded == [('train', 'there')]
+    assert make_run_scorer(None, same, pictures) is None
 
 
 # By way of the command
@@ -143,7 +150,10 @@ def test_what_is_printed(copy, capsys):
         words = line.split()
         assert words[:2] == ['iteration', str(row['iteration'])]
         assert words[words.index('score') + 1] == '{:.3f}'.format(row['score_mean'])
-        assert words[-1] == '{:.3f}'.format(row['frechet_distance'])
+        assert '{samples} / {splits}'.format(**row) in line
+        assert 'Frechet distance {:.3f}, kernel distance {:.5f} +-'.format(
+            row['frechet_distance'], row['kernel_distance']) in line
+        assert line.endswith('(19 against {})'.format(row['reference']))
 
 
 def test_some_iterations_in_any_order(finished, copy):
@@ -155,8 +165,7 @@ def test_some_iterations_in_any_order(finished, copy):
 
 def test_other_rows_stay_and_the_same_one_is_replaced(finished, copy, capsys):
     rows = ScoreTable(str(finished / 'scores.csv')).rows
-    old = {'iteration': 2, 'scorer': 'another', 'score_mean': 9.5, 'score_std': 0.5, 'frechet_distance': 1.0,
-           'samples': 2, 'splits': 1, 'reference': 'something, else'}
+    old = {**rows[1], 'scorer': 'another', 'score_mean': 9.5, 'reference': 'something, else'}
     table = ScoreTable(str(copy / 'scores.csv'))
     for row in (old, {**rows[1], 'score_mean': 5.0}, {**rows[2], 'score_mean': 6.0}):
         table.put(row)
@@ -168,7 +177,6 @@ def test_other_rows_stay_and_the_same_one_is_replaced(finished, copy, capsys):
 
 @pytest.mark.parametrize('arguments, message', [
     (['--scorer', 'nobody'], "no scorer 'nobody'"),
-    (['--scorer', 'inception'], 'scorer inception: '),
     (['--iteration', '3'], 'finished has no gen_iter_*.npz of 3'),
     (['--iteration', '0', '7', '5'], 'finished has no gen_iter_*.npz of 5, 7'),
     (['--iteration', '-1'], 'gen_iter_*.npz of -1'),
@@ -182,6 +190,13 @@ def test_bad_flags_write_nothing(finished, capsys, arguments, message):
     before = tree(finished)
     refused(capsys, score(finished, *arguments), message)
     assert tree(finished) == before
+
+
+def test_missing_inception_weights(copy, capsys, no_network):
+    before = tree(copy)
+    assert score(copy, '--scorer', 'inception') == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith('error: scorer inception: ')
+    assert tree(copy) == before
 
 
 def test_no_run(tmp_path, capsys):
@@ -216,7 +231,7 @@ def test_while_another_process_works_on_the_run(copy, capsys):
     assert tree(copy) == before
 
 
-ROW = '0,digits,1.5,0.5,30.25,21,2,359 digits test\n'
+ROW = '0,digits,0a1b,quick,1.5,0.5,30.25,0.1,0.01,21,2,19,4 x 5,359 digits test\n'
 
 
 @pytest.mark.parametrize('content', [
@@ -253,7 +268,8 @@ def test_scorer_none_for_a_run_that_has_one(finished, capsys):
 def of_folder(copy):
     """The run as if it had been trained on a folder of three pictures, a data set without a scorer of its own."""
     config = yaml.safe_load((copy / 'config.yml').read_text())
-    config['dataset'].update(name='folder', source='folder', scorer='none', split='train', score_split='train')
+    config['dataset'].update(name='folder', source='folder', scorer='none', split='train')
+    config['protocol']['reference'] = 'train'
     (copy / 'config.yml').write_text(yaml.safe_dump(config))
     (copy / 'scores.csv').unlink()
     pictures = copy.parent / 'pictures'

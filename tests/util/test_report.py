@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from util import cifar10, report, rundir, scorer, scores
+from util import cifar10, report, rundir, scores
 from util.cli import run_command
 from util.config import resolve
 from util.files import UserError
@@ -27,8 +27,10 @@ def make_run(path, name='digits', rows=SCORES, done=True, fingerprint='f', split
     (path / 'environment.json').write_text(json.dumps(environment))
     table = scores.ScoreTable(str(path / 'scores.csv'))
     for iteration, mean in rows:
-        table.put({'iteration': iteration, 'scorer': name, 'score_mean': mean, 'score_std': 0.125, 'samples': 2000,
-                   'frechet_distance': 30.26, 'splits': splits, 'reference': '1797 digits all'})
+        table.put({'iteration': iteration, 'scorer': name, 'weights': '0a1b2c3d', 'protocol': 'quick',
+                   'score_mean': mean, 'score_std': 0.125, 'samples': 2000, 'splits': splits, 'frechet_distance': 30.26,
+                   'kernel_distance': 0.0123, 'kernel_distance_std': 0.002, 'distance_samples': 1000,
+                   'kernel_subsets': '20 x 500', 'reference': '1797 digits all'})
     if done:
         (path / 'done').write_text('{}')
     return path
@@ -71,12 +73,15 @@ def test_a_quick_run(tmp_path, capsys):
     assert sections(markdown)[title] == [{
         'run': 'a-run', 'dataset': 'digits', 'model': 'cnn', 'method': 'sn', 'setting': 'C', 'alpha': '0.0002',
         'beta1': '0.5', 'beta2': '0.999', 'n_dis': '1', 'profile': 'quick', 'seed': '7', 'iterations': '50 of 50',
-        'state': 'finished', 'score': '5.43 (50)', 'Frechet distance': '30.3', 'best': '6.00 (25)',
-        'scorer': 'digits (digit-classifier score)', 'samples': '2000 / 1', 'compared with': '1797 digits all',
-        'data': '1', 'device': 'CPU, 2 cores', 'commit': 'abc123'}]
+        'state': 'finished', 'score': '5.43 (50)', 'Frechet distance': '30.3',
+        'kernel distance x 1000': '12.30 +- 2.00', 'best': '6.00 (25)',
+        'scorer': 'digits 0a1b2c3d (digit-classifier score)', 'protocol': 'quick', 'samples': '2000 / 1',
+        'of the distances': '1000, 20 x 500', 'compared with': '1797 digits all', 'data': '1',
+        'device': 'CPU, 2 cores', 'commit': 'abc123'}]
     assert "1. scikit-learn's digits" in markdown and err == ''
     row, = [row for row in rows if row['origin'] == 'run']
     assert row['table'] == 'quick' and float(row['other_score']) == 5.4321 and float(row['best_other_score']) == 6
+    assert (float(row['other_kernel_distance']), row['kid'], row['weights']) == (0.0123, '', '0a1b2c3d')
     assert row['best_at'] == '25' and row['inception_score'] == row['fid'] == row['best_inception_score'] == ''
 
 
@@ -102,11 +107,12 @@ def test_only_inception_stands_beside_the_paper(tmp_path, capsys):
     inception = section(markdown, 'Inception Scores')
     assert [row['run'] for row in inception if not row['run'].startswith('paper')] == ['a']
     assert inception[-1]['Inception Score'] == '5.43 +- 0.12 (50)' and inception[-1]['profile'] == 'paper'
+    assert inception[-1]['FID'] == '30.3' and inception[-1]['KID x 1000'] == '12.30 +- 2.00'
     assert [row['run'] for row in section(markdown, 'Scores of other networks')] == ['b']
     assert [row['run'] for row in section(markdown, 'Quick runs: cifar10, digits')] == ['d', 'c']
     for title, table in sections(markdown).items():
         if title != 'Inception Scores':
-            assert all('Inception Score' not in row and 'FID' not in row for row in table)
+            assert all('Inception Score' not in row and 'FID' not in row and 'KID x 1000' not in row for row in table)
     assert {row['label'] for row in rows if row['other_score']} == {'b', 'c'}
     assert 'No run here has been scored' not in markdown
 
@@ -166,13 +172,16 @@ def test_devices_and_commits_of_a_resumed_run(tmp_path, capsys):
     assert (row['device'], row['commit']) == ('CPU then NVIDIA H200', 'c1 then unknown')
 
 
-def test_a_line_a_scorer(tmp_path, capsys):
+def test_a_line_a_scorer_and_protocol(tmp_path, capsys):
     run = make_run(tmp_path / 'runs' / 'a')
     table = scores.ScoreTable(str(run / 'scores.csv'))
     table.put({**table.rows[0], 'scorer': 'mine', 'iteration': 25})
+    table.put({**table.rows[0], 'protocol': 'paper', 'iteration': 25})
     rows = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Quick runs')
-    assert [(row['scorer'], row['score']) for row in rows] == [
-        ('digits (digit-classifier score)', '5.43 (50)'), ('mine (not Inception)', '1.00 (25)')]
+    assert [(row['scorer'], row['protocol'], row['score']) for row in rows] == [
+        ('digits 0a1b2c3d (digit-classifier score)', 'paper', '1.00 (25)'),
+        ('digits 0a1b2c3d (digit-classifier score)', 'quick', '5.43 (50)'),
+        ('mine 0a1b2c3d (mine-classifier score)', 'quick', '1.00 (25)')]
 
 
 def test_scores_that_are_no_numbers(tmp_path, capsys):
@@ -181,19 +190,11 @@ def test_scores_that_are_no_numbers(tmp_path, capsys):
     assert (row['score'], row['best']) == ('nan (50)', '2.00 (25)')
 
 
-def test_labels_are_those_of_the_scorers(monkeypatch):
-    class Network:
-        def to_device(self, device):
-            pass
-    monkeypatch.setattr(scorer, 'load_classifier', lambda *args: (Network(), None))
-    assert scorer.load_scorer('digits').label == report.LABELS['digits']
-
-
 @pytest.mark.parametrize('name, content', [
     ('config.yml', None), ('config.yml', b'dataset: 1'), ('scores.csv', None), ('scores.csv', b'a,b\n1,2\n'),
     ('scores.csv', b'\xff\xfe\x00'), ('scores.csv', ','.join(scores.COLUMNS).encode()),
-    ('scores.csv', ','.join(scores.COLUMNS).encode() + b'\n25,digits,x,0,1,2,1,r'), ('environment.json', None),
-    ('environment.json', b'{"data"'), ('environment.json', b'{"data": {}, "sessions": []}'),
+    ('scores.csv', ','.join(scores.COLUMNS).encode() + b'\n25,digits,w,p,x,0,1,1,1,2,1,2,1 x 2,r'),
+    ('environment.json', None), ('environment.json', b'{"data"'), ('environment.json', b'{"data": {}, "sessions": []}'),
     ('environment.json', b'[]')])
 def test_damaged_runs_are_skipped_with_a_line(tmp_path, capsys, name, content):
     make_run(tmp_path / 'runs' / 'good')

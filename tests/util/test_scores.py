@@ -13,8 +13,10 @@ NUMBERS = st.floats(allow_nan=False)
 
 def rows(iterations, scorers):
     return st.fixed_dictionaries({
-        'iteration': iterations, 'scorer': scorers, 'score_mean': NUMBERS, 'score_std': NUMBERS,
-        'frechet_distance': NUMBERS, 'samples': st.integers(2), 'splits': st.integers(1), 'reference': NAMES})
+        'iteration': iterations, 'scorer': scorers, 'weights': NAMES, 'protocol': st.sampled_from(['paper', '50k']),
+        'score_mean': NUMBERS, 'score_std': NUMBERS, 'frechet_distance': NUMBERS, 'kernel_distance': NUMBERS,
+        'kernel_distance_std': NUMBERS, 'samples': st.integers(2), 'splits': st.integers(1),
+        'distance_samples': st.integers(2), 'kernel_subsets': NAMES, 'reference': NAMES})
 
 
 ANY = rows(st.integers(0, 5), st.sampled_from(['digits', 'inception', 'a,b', '"']))
@@ -22,8 +24,10 @@ on_disk = settings(deadline=None, max_examples=20)  # each change of a table wai
 
 
 def row(iteration, scorer='digits', **changed):
-    return {'iteration': iteration, 'scorer': scorer, 'score_mean': 1.5, 'score_std': 0.1, 'frechet_distance': 1 / 3,
-            'samples': 20, 'splits': 1, 'reference': '359 digits test', **changed}
+    return {'iteration': iteration, 'scorer': scorer, 'weights': '0a1b', 'protocol': 'paper', 'score_mean': 1.5,
+            'score_std': 0.1, 'frechet_distance': 1 / 3, 'kernel_distance': -1e-5, 'kernel_distance_std': 0.5,
+            'samples': 20, 'splits': 1, 'distance_samples': 10, 'kernel_subsets': '5 x 7',
+            'reference': '359 digits test', **changed}
 
 
 def table(path, *content):
@@ -55,11 +59,11 @@ def test_what_is_read_is_what_was_put(path, row):
 
 @on_disk
 @given(st.lists(ANY, max_size=5), st.integers(-1, 6))
-def test_the_last_of_each_iteration_and_scorer_counts_and_later_ones_can_be_dropped(path, puts, iteration):
+def test_the_last_of_each_iteration_scorer_and_protocol_counts_and_later_ones_can_be_dropped(path, puts, iteration):
     scores, expected = fresh(path), {}
     for r in puts:
         scores.put(r)
-        expected[r['scorer'], r['iteration']] = r
+        expected[r['scorer'], r['protocol'], r['iteration']] = r
     expected = [expected[key] for key in sorted(expected)]
     assert scores.rows == expected == ScoreTable(str(path)).rows
     scores.drop_after(iteration)
@@ -70,7 +74,7 @@ def test_the_last_of_each_iteration_and_scorer_counts_and_later_ones_can_be_drop
 @on_disk
 @given(st.lists(ANY, min_size=1, max_size=4), st.data())
 def test_order_of_putting_does_not_matter(path, puts, data):
-    puts = list({(r['scorer'], r['iteration']): r for r in puts}.values())
+    puts = list({(r['scorer'], r['protocol'], r['iteration']): r for r in puts}.values())
     contents = []
     for some in (puts, data.draw(st.permutations(puts))):
         scores = fresh(path)
@@ -83,9 +87,10 @@ def test_order_of_putting_does_not_matter(path, puts, data):
 def test_the_file_to_the_byte(tmp_path):
     table(tmp_path / 'scores.csv', row(10), row(2, reference='a, "b"'))
     assert (tmp_path / 'scores.csv').read_bytes() == (
-        b'iteration,scorer,score_mean,score_std,frechet_distance,samples,splits,reference\n'
-        b'2,digits,1.5,0.1,0.3333333333333333,20,1,"a, ""b"""\n'
-        b'10,digits,1.5,0.1,0.3333333333333333,20,1,359 digits test\n')
+        b'iteration,scorer,weights,protocol,score_mean,score_std,frechet_distance,kernel_distance,kernel_distance_std,'
+        b'samples,splits,distance_samples,kernel_subsets,reference\n'
+        b'2,digits,0a1b,paper,1.5,0.1,0.3333333333333333,-1e-05,0.5,20,1,10,5 x 7,"a, ""b"""\n'
+        b'10,digits,0a1b,paper,1.5,0.1,0.3333333333333333,-1e-05,0.5,20,1,10,5 x 7,359 digits test\n')
 
 
 def test_looking_writes_nothing(tmp_path):
@@ -131,7 +136,7 @@ def test_a_file_that_cannot_be_written_keeps_its_content(tmp_path, monkeypatch):
 
 
 HEADER = ','.join(COLUMNS) + '\n'
-GOOD = '1,digits,1.5,0.1,30.5,20,1,r\n'
+GOOD = '1,digits,0a1b,paper,1.5,0.1,30.5,0.01,0.001,20,1,10,5 x 7,r\n'
 
 
 @pytest.mark.parametrize('content', [
