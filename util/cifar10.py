@@ -2,18 +2,16 @@
 
 Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009: 60,000 pictures of 32x32 in ten classes.
 """
-import gzip
 import hashlib
 import io
 import os
 import pickle
 import sys
-import tarfile
-import zlib
 
 import chainer
 import numpy as np
 
+from util.archive import read_files
 from util.download import fetch, file_md5
 from util.files import UserError
 
@@ -92,20 +90,6 @@ def _fetch():
     return path
 
 
-class _Bounded:
-    """What a gzip file unpacks to, refused beyond a limit: a few kB can unpack to many GB."""
-
-    def __init__(self, stream, path):
-        self._stream, self._path, self._left = stream, path, _MAX_TOTAL
-
-    def read(self, n):
-        block = self._stream.read(n)
-        self._left -= len(block)
-        if self._left < 0:
-            raise UserError(f'{self._path}: unpacks to more than a CIFAR-10 archive ({_MAX_TOTAL} bytes)')
-        return block
-
-
 def _read_archive(path, wanted):
     """Read batches of a tar.gz without writing anything to the disk.
 
@@ -116,22 +100,13 @@ def _read_archive(path, wanted):
 
     """
     found, seen = {}, set()
-    try:
-        with gzip.open(path) as unpacked:
-            stream = _Bounded(unpacked, path)
-            with tarfile.open(fileobj=stream, mode='r|') as archive:
-                for number, member in enumerate(archive):
-                    if member.size > _MAX_BATCH or number >= _MAX_MEMBERS:
-                        raise UserError(f'{path}: too large to be a CIFAR-10 archive (at {member.name!r})')
-                    folder, _, name = member.name.rpartition('/')
-                    if folder == _FOLDER and name in _SPLITS['all'] and member.isreg() and not member.issparse():
-                        seen.add(name)
-                        if name in wanted:
-                            found[name] = _read_batch(archive.extractfile(member).read(), f'{path}: {member.name}')
-            while stream.read(1 << 20):  # to the end, where the checksum is
-                pass
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f'{path} is not a tar.gz archive, or is damaged or cut short: {error}') from error
+    names = {f'{_FOLDER}/{name}': name for name in _SPLITS['all']}
+    for member, content in read_files(
+            path, 'a CIFAR-10 archive', names.__contains__, _MAX_BATCH, _MAX_TOTAL, _MAX_MEMBERS):
+        name = names[member]
+        seen.add(name)
+        if name in wanted:
+            found[name] = _read_batch(content, f'{path}: {member}')
     for name in _SPLITS['all']:
         if name not in seen:
             raise UserError(f'{path}: there is no {_FOLDER}/{name} in the archive')

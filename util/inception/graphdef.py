@@ -3,13 +3,11 @@
 Constants are in the nodes of the graph; all that is checked of its computations is what the table of layers claims.
 """
 import functools
-import gzip
-import tarfile
-import zlib
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from util.archive import read_files
 from util.files import UserError
 from util.inception import layers
 
@@ -87,42 +85,12 @@ def read_bytes(path):
     return content
 
 
-class _Bounded:
-    """What a gzip file unpacks to, refused beyond a limit: a few kB can unpack to many GB."""
-
-    def __init__(self, stream, path):
-        self._stream, self._path, self._left = stream, path, _MAX_TOTAL
-
-    def read(self, n):
-        block = self._stream.read(n)
-        self._left -= len(block)
-        if self._left < 0:
-            raise UserError('{}: unpacks to more than the Inception archive ({} bytes)'.format(self._path, _MAX_TOTAL))
-        return block
-
-
 def _read_archive(path):
-    content = None
-    try:
-        with gzip.open(path) as unpacked:
-            stream = _Bounded(unpacked, path)
-            with tarfile.open(fileobj=stream, mode='r|') as archive:
-                for number, member in enumerate(archive):
-                    if member.size > _MAX_SIZE or number >= _MAX_MEMBERS:
-                        raise UserError('{}: too large to be the Inception archive (at {!r:.80})'.format(
-                            path, member.name))
-                    # Links and the like do not count, even under that name
-                    if member.name.rpartition('/')[2] == NAME and member.isreg() and not member.issparse():
-                        content = archive.extractfile(member).read()
-            while stream.read(1 << 20):  # to the end, where the checksum is
-                pass
-    # tarfile lets some ValueErrors of odd headers through
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        reason = ' '.join(str(error).split())
-        raise UserError('{} is not a tar.gz archive, or is damaged or cut short: {}'.format(path, reason)) from error
-    if content is None:
+    found = list(read_files(path, 'the Inception archive', lambda name: name.rpartition('/')[2] == NAME, _MAX_SIZE,
+                            _MAX_TOTAL, _MAX_MEMBERS))
+    if not found:
         raise UserError('{}: there is no {} in the archive'.format(path, NAME))
-    return content
+    return found[-1][1]
 
 
 # ----------------------------------------------------------------------------------------------------------- the graph

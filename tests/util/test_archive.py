@@ -1,0 +1,56 @@
+"""Reading archives of unknown origin. What CIFAR-10's and Inception's readers make of it is tested with them."""
+import io
+import tarfile
+
+import pytest
+
+from util.archive import read_files
+from util.files import UserError
+
+
+@pytest.fixture
+def path(tmp_path):
+    with tarfile.open(tmp_path / 'a.tar.gz', 'w:gz') as archive:
+        for name, content in (('x/a', b'aa'), ('../b', b'bbb'), ('/c', b''), ('x/a', b'again')):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        link = tarfile.TarInfo('x/link')
+        link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
+        archive.addfile(link)
+    return str(tmp_path / 'a.tar.gz')
+
+
+def read(path, wanted=lambda name: True, max_size=100, max_total=1 << 20, max_members=10):
+    return list(read_files(path, 'a test', wanted, max_size, max_total, max_members))
+
+
+def test_regular_files_in_their_order_and_nothing_on_the_disk(path, tmp_path):
+    assert read(path) == [('x/a', b'aa'), ('../b', b'bbb'), ('/c', b''), ('x/a', b'again')]
+    assert read(path, lambda name: name == '../b') == [('../b', b'bbb')]
+    assert [p.name for p in tmp_path.iterdir()] == ['a.tar.gz']
+
+
+@pytest.mark.parametrize('limits, message', [
+    ({'max_size': 4}, "too large to be a test \\(at 'x/a'\\)"), ({'max_members': 4}, 'too large to be a test'),
+    ({'max_total': 2000}, r'unpacks to more than a test \(2000 bytes\)')])
+def test_limits(path, limits, message):
+    with pytest.raises(UserError, match=message):
+        read(path, **limits)
+
+
+def test_limits_that_just_suffice(path):
+    assert len(read(path, max_size=5, max_members=5)) == 4
+
+
+@pytest.mark.parametrize('share', [0, 0.3, 0.7, 0.99])
+def test_damage(path, share):
+    with open(path, 'rb') as f:
+        content = f.read()
+    with open(path, 'wb') as f:
+        f.write(content[:int(share * len(content))])
+    with pytest.raises(UserError, match='is not a tar.gz archive, or is damaged or cut short') as error:
+        read(path)
+    assert '\n' not in str(error.value)
+    with pytest.raises(OSError):
+        read(path + '.missing')

@@ -1,0 +1,58 @@
+"""Reading a tar.gz archive of unknown origin as a stream: nothing is extracted, and nothing unpacks without a bound."""
+import gzip
+import tarfile
+import zlib
+
+from util.files import UserError
+
+
+class _Bounded:
+    """What a gzip file unpacks to, refused beyond a limit: a few kB can unpack to many GB."""
+
+    def __init__(self, stream, path, what, limit):
+        self._stream, self._path, self._what, self._limit = stream, path, what, limit
+        self._left = limit
+
+    def read(self, n):
+        block = self._stream.read(n)
+        self._left -= len(block)
+        if self._left < 0:
+            raise UserError('{}: unpacks to more than {} ({} bytes)'.format(self._path, self._what, self._limit))
+        return block
+
+
+def read_files(path, what, wanted, max_size, max_total, max_members):
+    """Yield the regular files that are wanted, in their order; links, sparse files and other names are passed over.
+
+    The archive is read to its end, where its checksum is, so what was yielded counts only once this is exhausted.
+
+    Args:
+        path (str): The archive.
+        what (str): What it should be, for messages, such as ``'a CIFAR-10 archive'``.
+        wanted (callable): Takes a name in the archive; says whether that file is wanted.
+        max_size, max_total, max_members (int): Largest number of bytes of a member, of bytes that all unpacks to, and
+            of members.
+
+    Yields:
+        tuple: The name (str) and the content (bytes).
+
+    Raises:
+        UserError: It is no tar.gz archive, is damaged, or exceeds a limit.
+        OSError: It cannot be read.
+
+    """
+    try:
+        with gzip.open(path) as unpacked:
+            stream = _Bounded(unpacked, path, what, max_total)
+            with tarfile.open(fileobj=stream, mode='r|') as archive:
+                for number, member in enumerate(archive):
+                    if member.size > max_size or number >= max_members:
+                        raise UserError('{}: too large to be {} (at {!r:.80})'.format(path, what, member.name))
+                    if wanted(member.name) and member.isreg() and not member.issparse():
+                        yield member.name, archive.extractfile(member).read()
+            while stream.read(1 << 20):
+                pass
+    # tarfile lets some ValueErrors of odd headers through
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        reason = ' '.join(str(error).split())
+        raise UserError('{} is not a tar.gz archive, or is damaged or cut short: {}'.format(path, reason)) from error
