@@ -3,7 +3,7 @@ import collections
 import re
 import types
 
-from benchmarks import cpu_step, timing  # isort: skip  (before Chainer, which needs util.compat)
+from benchmarks import cpu_step, scoring, timing  # isort: skip  (before Chainer, which needs util.compat)
 
 import chainer
 import pytest
@@ -119,3 +119,32 @@ def test_bad_input(capsys, arguments, message):
     assert cpu_step.run_command(cpu_step.main, ['--rounds', '1', *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: ') and message in error and error.count('\n') == 1
+
+
+# Scoring
+
+def test_describe_networks():
+    text = '\n'.join(scoring.describe_networks({'chainer': [3., 4., 5.], 'reference': [2., 2., 4.]}, 6))
+    assert re.search(r'^chainer +3\.000 +4\.000 +2\.00$', text, re.M)
+    assert re.search(r'^reference +2\.000 +2\.000 +3\.00$', text, re.M)
+    assert 'chainer / reference: 1.500 (of minima), 1.500' in text
+    assert 'make parity' in scoring.describe_networks({'chainer': [3.]}, 6)[-1]
+
+
+def test_parts_of_the_scoring_benchmark_run(monkeypatch, capsys):
+    monkeypatch.setattr(scoring, 'N_REAL', 40)
+    seconds = scoring.time_distances(30)
+    assert list(seconds) == ['statistics of 30', 'statistics of 40', 'Frechet distance', 'kernel distance, 100 x 1000']
+    assert all(value > 0 for value in seconds.values())
+    assert run_command_of_scoring('--only-whole', '--samples', '3') == 0
+    assert re.search(r'scoring 3 pictures: \d+ s, .* pictures/s, at most \d\.\d\d GiB', capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('flag, value', [('--pictures', '0'), ('--rounds', '0'), ('--samples', '1')])
+def test_bad_input_of_scoring(capsys, flag, value):
+    assert run_command_of_scoring(flag, value) == 2
+    assert capsys.readouterr().err.startswith('error: {} must be at least '.format(flag))
+
+
+def run_command_of_scoring(*arguments):
+    return cpu_step.run_command(scoring.main, list(arguments))
