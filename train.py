@@ -4,7 +4,7 @@ import os
 import sys
 
 from util import compat, config, rundir, trainer
-from util.cli import Parser, run_command
+from util.cli import Parser, path, run_command
 from util.device import get_device, kind
 
 
@@ -31,10 +31,11 @@ def make_parser():
     run = parser.add_argument_group('how to run it')
     run.add_argument('--device', '-d', default=None, help='auto, cpu (or -1), or the number of a GPU (default: auto)')
     run.add_argument('--gpu', '-g', default=None, help='deprecated: use --device')
-    run.add_argument('--out', '-o',
+    run.add_argument('--out', '-o', type=path,
                      help='directory of the run (default: results/runs/<dataset>-<model>-<method>-<setting>-s<seed>)')
-    run.add_argument('--resume', '-r', metavar='SNAPSHOT', help="go on from this snapshot (default: the run's newest)")
-    run.add_argument('--data-dir', help='the pictures (folder), or a copy of the archive at hand (cifar10)')
+    run.add_argument('--resume', '-r', metavar='SNAPSHOT', type=path,
+                     help="go on from this snapshot (default: the run's newest)")
+    run.add_argument('--data-dir', type=path, help='the pictures (folder), or a copy of the archive at hand (cifar10)')
     run.add_argument('--scorer', help="which network scores the snapshots, or none (default: the data set's)")
     run.add_argument('--dry-run', action='store_true', help='print the resolved Config and stop')
     return parser
@@ -65,14 +66,9 @@ def main(argv=None):
         return 0
     if args.profile == 'auto':
         print_profile(profile)
-    directory = rundir.RunDirectory(_home(args.out) or rundir.default_path(resolved))
+    directory = rundir.RunDirectory(args.out or rundir.default_path(resolved))
     print('Run: {}'.format(os.path.relpath(directory.path)), flush=True)
-    return trainer.train(resolved, device, directory, _home(args.data_dir), args.scorer, _home(args.resume), say)
-
-
-def _home(path):
-    # make hands OUT=~/x on as it stands
-    return path and os.path.expanduser(path)
+    return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
 
 
 def print_profile(profile):

@@ -52,7 +52,7 @@ def read_files(path, what, wanted, max_size, max_total, max_members):
                         yield member.name, archive.extractfile(member).read()
             while stream.read(1 << 20):
                 pass
-    # tarfile lets some ValueErrors of odd headers through
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+    # tarfile lets some ValueErrors of odd headers through, and calls itself for each header of a chain
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
         reason = ' '.join(str(error).split())
         raise UserError('{} is not a tar.gz archive, or is damaged or cut short: {}'.format(path, reason)) from error

@@ -8,11 +8,10 @@ import os
 import pickle
 import sys
 
-import chainer
 import numpy as np
 
 from util.archive import read_files
-from util.download import fetch, file_md5
+from util.download import cache_path, fetch, file_md5
 from util.files import UserError
 
 URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz'
@@ -77,12 +76,7 @@ def _find(data_dir):
 
 def _fetch():
     """The path of the archive in Chainer's download cache, where ``chainer.datasets.get_cifar10`` looks for it too."""
-    try:
-        folder = chainer.dataset.get_dataset_directory('_dl_cache')
-    except OSError as error:
-        raise UserError(f'cannot make the download cache {error.filename} (CHAINER_DATASET_ROOT moves it): '
-                        f'{error.strerror}') from error
-    path = os.path.join(folder, hashlib.md5(URL.encode(), usedforsecurity=False).hexdigest())
+    path = cache_path(URL)
     if not os.path.exists(path):
         print(f'CIFAR-10 is downloaded from {URL} (170 MB): the host is slow, expect about an hour. Broken off, it '
               'goes on where it was; --data-dir takes a copy at hand.', file=sys.stderr, flush=True)

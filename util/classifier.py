@@ -19,7 +19,7 @@ from chainer import training
 from chainer.training import extensions
 
 from util import config, noise
-from util.cli import Parser, run_command
+from util.cli import Parser, path, run_command
 from util.dataset import load
 from util.device import get_device
 from util.files import UserError, atomic_write
@@ -338,7 +338,7 @@ def parse(argv=None):
     parser = Parser(
         prog='python -m util.classifier', description='Train the classifier that scores pictures.')
     parser.add_argument('dataset', help='a row of configs/datasets.yml whose pictures have labels')
-    parser.add_argument('--out', '-o', help='the npz file to write (default: inception_model/DATASET.npz)')
+    parser.add_argument('--out', '-o', type=path, help='the npz file to write (default: inception_model/DATASET.npz)')
     parser.add_argument('--width', type=int, help='channels of the first convolution')
     parser.add_argument('--epochs', type=int, help='sweeps over the pictures')
     parser.add_argument('--mirror', action=argparse.BooleanOptionalAction,
@@ -346,7 +346,7 @@ def parse(argv=None):
     parser.add_argument('--batchsize', '-b', type=int, default=64, help='pictures in a batch (default: 64)')
     parser.add_argument('--seed', type=int, default=0, help='of all random numbers (default: 0)')
     parser.add_argument('--device', '-d', default='cpu', help='cpu, auto, or the number of a GPU (default: cpu)')
-    parser.add_argument('--data-dir', help='where the pictures are, for data sets that need it')
+    parser.add_argument('--data-dir', type=path, help='where the pictures are, for data sets that need it')
     args = parser.parse_args(argv)
     for key, value in config.scorer_row(args.dataset).items():
         setattr(args, key, value if getattr(args, key) is None else getattr(args, key))

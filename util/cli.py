@@ -14,6 +14,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError('{} (see --help)'.format(message))
 
 
+def path(text):
+    """The type of flags that are paths: make hands ``OUT=~/x`` on as it stands."""
+    return os.path.expanduser(text)
+
+
 def run_command(main, argv=None):
     """Call ``main(argv)`` and return its exit status; what is no bug of ours becomes one line on stderr."""
     try:

@@ -148,7 +148,8 @@ def load_config(path):
     try:
         return config_from_dict(_read_yaml(path), 'in {}'.format(path))
     except KeyError as error:
-        raise UserError('{} is not the config.yml of a run: {} is missing or wrong'.format(path, error)) from error
+        raise UserError('{} is not the config.yml of a run of this version: {} is missing or wrong'.format(
+            path, error)) from error
 
 
 def config_from_dict(tree, where):
@@ -216,6 +217,12 @@ def resolve(dataset=None, model='cnn', method='sn', setting=None, profile='paper
     config = Config(seed=seed, device=device, **{section: Row(names[section], rows[section]) for section in SECTIONS})
     _check(config, 'in configs/ or the command line')
     return config
+
+
+def protocol_label(protocol):
+    """The name of a protocol's row, with a star when the row is not what ``configs/protocols.yml`` has."""
+    table = _read_yaml(os.path.join(CONFIGS, SECTIONS['protocol'] + '.yml'))
+    return protocol.name + '*' * (table.get(protocol.name) != dict(protocol))
 
 
 def scorer_row(dataset):

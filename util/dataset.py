@@ -74,6 +74,11 @@ def load(row, split='train', data_dir=None):
     return loaders[source](size, split, data_dir)
 
 
+def split_name(row, split):
+    """What a split of the data set of a row really is: ``'all'`` where its pictures are not split."""
+    return 'all' if row.source == 'folder' else split
+
+
 def _load_cifar10(size, split, data_dir):
     images, labels, md5, origin = cifar10.read(split, data_dir)
     source = f'CIFAR-10, {len(images)} pictures ({split}), {origin}'

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import chainer
 import filelock
 import tqdm
 
@@ -83,6 +84,21 @@ def _check_digest(part, digest, url, label):
 def file_md5(path):
     """The MD5 of a file's content, in hexadecimal digits. Raises OSError."""
     return file_digest(path, 'md5')
+
+
+def cache_path(url):
+    """Where a download is kept: under the name that Chainer's own downloads have in its cache.
+
+    Raises:
+        UserError: The cache cannot be made.
+
+    """
+    try:
+        folder = chainer.dataset.get_dataset_directory('_dl_cache')
+    except OSError as error:
+        raise UserError(f'cannot make the download cache {error.filename} (CHAINER_DATASET_ROOT moves it): '
+                        f'{error.strerror}') from error
+    return os.path.join(folder, hashlib.md5(url.encode(), usedforsecurity=False).hexdigest())
 
 
 def file_digest(path, kind):

@@ -10,7 +10,7 @@ from PIL import Image
 
 import model
 from util import noise, snapshot
-from util.cli import Parser, run_command
+from util.cli import Parser, path, run_command
 from util.config import check_seed
 from util.dataset import to_uint8
 from util.device import get_device
@@ -124,14 +124,14 @@ def load_generator(directory, iteration, device):
 def main(argv=None):
     parser = Parser(prog='python -m util.generate_fake_image',
                     description='Draw a grid of pictures from a run.')
-    parser.add_argument('run', help='directory of a run, such as results/runs/digits-cnn-sn-default-s0')
+    parser.add_argument('run', type=path, help='directory of a run, such as results/runs/digits-cnn-sn-default-s0')
     parser.add_argument('--iteration', type=int, help='which generator (default: the last)')
     parser.add_argument('--rows', type=int, default=10, help='rows of the grid (default: 10)')
     parser.add_argument('--columns', type=int, default=10, help='columns of the grid (default: 10)')
     parser.add_argument('--seed', type=int,
                         help="the pictures' seed (default: the run's, so the same pictures as in images/)")
     parser.add_argument('--device', '-d', default='auto', help='auto, cpu, or the number of a GPU (default: auto)')
-    parser.add_argument('--out', '-o', help='PNG to write (default: RUN/images/samples_iter_N.png)')
+    parser.add_argument('--out', '-o', type=path, help='PNG to write (default: RUN/images/samples_iter_N.png)')
     args = parser.parse_args(argv)
     if min(args.rows, args.columns) < 1:
         raise UserError('--rows and --columns must be at least 1')
@@ -140,9 +140,9 @@ def main(argv=None):
     directory = RunDirectory(args.run)
     generator, iteration = load_generator(directory, args.iteration, get_device(args.device))
     seed = directory.load_config().seed if args.seed is None else args.seed
-    path = args.out or directory.file('images/samples_iter_%06d.png' % iteration)
-    save_png(path, grid(generate(generator, args.rows * args.columns, seed), args.rows, args.columns))
-    print(path)
+    out = args.out or directory.file('images/samples_iter_%06d.png' % iteration)
+    save_png(out, grid(generate(generator, args.rows * args.columns, seed), args.rows, args.columns))
+    print(out)
 
 
 if __name__ == '__main__':

@@ -11,8 +11,8 @@ import chainer
 from tqdm import tqdm
 
 from util import dataset
-from util.cli import Parser, run_command
-from util.config import resolve
+from util.cli import Parser, path, run_command
+from util.config import protocol_label, resolve
 from util.device import get_device
 from util.environment import check_data
 from util.files import UserError
@@ -53,7 +53,7 @@ class RunScorer:
         chunks = generate_chunks(generator, n, self._config.seed, iteration, 'z of score', CHUNK)
         result = score(*look(self.scorer, chunks, n, 'scoring'), self._reference, n_splits, protocol)
         return {'iteration': iteration, 'scorer': self.scorer.name, 'weights': self.scorer.fingerprint[:8],
-                'protocol': protocol.name, **vars(result), 'reference': self._reference.name}
+                'protocol': protocol_label(protocol), **vars(result), 'reference': self._reference.name}
 
 
 class GenerateInceptionScore(chainer.training.Extension):
@@ -106,9 +106,10 @@ def make_run_scorer(scorer, config, pictures, data_dir=None, protocol=None, say=
     if scorer is None:
         return None
     protocol = protocol or config.protocol
-    if protocol.reference != config.dataset.split:
-        pictures = dataset.load(config.dataset, split=protocol.reference, data_dir=data_dir)
-    reference = load_reference(scorer, pictures, protocol.reference, protocol.reference_samples, say)
+    split = dataset.split_name(config.dataset, protocol.reference)
+    if split != dataset.split_name(config.dataset, config.dataset.split):
+        pictures = dataset.load(config.dataset, split=split, data_dir=data_dir)
+    reference = load_reference(scorer, pictures, split, protocol.reference_samples, say)
     return RunScorer(scorer, config, protocol, reference)
 
 
@@ -116,14 +117,14 @@ def parse(argv=None):
     """Read the command line."""
     parser = Parser(prog='python -m util.generate_inception_score',
                     description='Score the generators of a run again.')
-    parser.add_argument('run', help='directory of a run, such as results/runs/digits-cnn-sn-default-s0')
+    parser.add_argument('run', type=path, help='directory of a run, such as results/runs/digits-cnn-sn-default-s0')
     parser.add_argument('--scorer', help="which network scores (default: the data set's)")
     parser.add_argument('--protocol', help="a row of configs/protocols.yml (default: the run's)")
     parser.add_argument('--iteration', type=int, nargs='+', help='which generators (default: all that the run kept)')
     parser.add_argument('--full', action='store_true',
                         help="take the protocol's whole number of pictures for all, not only for the run's last")
     parser.add_argument('--device', '-d', default='auto', help='auto, cpu, or the number of a GPU (default: auto)')
-    parser.add_argument('--data-dir', help='the real pictures, as in training')
+    parser.add_argument('--data-dir', type=path, help='the real pictures, as in training')
     return parser.parse_args(argv)
 
 
@@ -148,7 +149,7 @@ def main(argv=None):
         for iteration in tqdm(iterations, desc='snapshots', unit='snapshot', disable=None):
             generator, _ = load_generator(directory, iteration, device)
             table.put(run_scorer(generator, iteration, args.full or iteration == config.profile.iterations))
-    print_scores(table, scorer, (protocol or config.protocol).name)
+    print_scores(table, scorer, protocol_label(protocol or config.protocol))
 
 
 def _choose(directory, wanted):
@@ -165,7 +166,7 @@ def print_scores(table, scorer, protocol):
     """Print what a scorer gave to the generators of a run under a protocol."""
     print('{}; protocol {}'.format(scorer.describe(), protocol))
     for row in table.rows:
-        if (row['scorer'], row['protocol']) == (scorer.name, protocol):
+        if (row['scorer'], row['weights'], row['protocol']) == (scorer.name, scorer.fingerprint[:8], protocol):
             print('iteration {iteration:6d}  score {score_mean:6.3f} +- {score_std:.3f} ({samples} / {splits})  '
                   'Frechet distance {frechet_distance:.3f}, kernel distance {kernel_distance:.5f} +- '
                   '{kernel_distance_std:.5f} ({distance_samples} against {reference})'.format(**row))

@@ -1,10 +1,11 @@
 """What a scorer sees in the real pictures that generated ones are compared with, kept on the disk once computed.
 
 The cache is a folder beside Chainer's downloads (``CHAINER_DATASET_ROOT``, by default ``~/.chainer/dataset``). A file
-is named after all that it depends on: the network and its weights, the device, the data set, its split and fingerprint,
-the number of pictures. Deleting it costs nothing but the time to make it again.
+is named after all that it depends on: the network and its weights, the device, the data set, its split, the number of
+pictures and their pixels. Deleting it costs nothing but the time to make it again.
 """
 import dataclasses
+import hashlib
 import os
 
 import chainer
@@ -67,6 +68,8 @@ def load_reference(scorer, pictures, split, n_samples=None, say=print):
         mean, cov = metrics.statistics(features)
         arrays = {'features': features, 'mean': mean, 'cov': cov}
         _write(path, arrays, say)
+    else:
+        metrics.warn_of_few_samples(*arrays['features'].shape)  # as its statistics did when they were made
     return Reference(name, **arrays)
 
 
@@ -75,7 +78,7 @@ def _choose(pictures, n_samples):
     if available < 2:
         raise UserError('at least 2 real pictures are needed to compare with; {} has {}'.format(
             pictures.source, available))
-    if n_samples is None:
+    if n_samples in (None, available):
         return pictures.images
     if n_samples > available:
         raise UserError('protocol.reference_samples: {} real pictures are wanted to compare with; there are {}'.format(
@@ -85,9 +88,14 @@ def _choose(pictures, n_samples):
 
 def _path(scorer, pictures, split, images):
     parts = [scorer.name, '{:.16}'.format(scorer.fingerprint), scorer.device_kind,
-             '{}{}'.format(pictures.name, images.shape[2]), split, str(len(images)),
-             '{:.16}'.format(pictures.fingerprint)]
+             pictures.name, split, str(len(images)), '{:.16}'.format(_hash(images))]
     return os.path.join(chainer.dataset.get_dataset_root(), FOLDER, '-'.join(parts) + '.npz')
+
+
+def _hash(images):
+    digest = hashlib.sha256(str(images.shape).encode())
+    digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
 
 
 def _read(path, n, say):
@@ -96,12 +104,14 @@ def _read(path, n, say):
         return None
     try:
         arrays = read_npz(path)
-        if arrays.pop('format', np.array('')).item() != _FORMAT:
+        if str(arrays.pop('format', '')) != _FORMAT:
             raise DamagedFile('{}: it is of another version'.format(path))
         d = arrays['features'].shape[1]
         expected = {'features': ((n, d), 'f'), 'mean': ((d,), 'd'), 'cov': ((d, d), 'd')}
         if {key: (array.shape, array.dtype.char) for key, array in arrays.items()} != expected:
             raise DamagedFile('{}: it does not hold what its name says'.format(path))
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise DamagedFile('{}: it holds numbers that are not finite'.format(path))
         return arrays
     except (DamagedFile, UserError, KeyError, IndexError) as error:
         say('computing anew what this file cannot give: {}'.format(error))

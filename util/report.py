@@ -15,7 +15,7 @@ import textwrap
 import yaml
 
 from util import cifar10, config, rundir, scores
-from util.cli import Parser, run_command
+from util.cli import Parser, path, run_command
 from util.environment import read_environment
 from util.files import UserError, atomic_write
 from util.scorer import INCEPTION, label
@@ -43,7 +43,7 @@ def find_runs(paths):
 
 
 def read_run(path):
-    """Read a run: one row (a dict) a scorer and protocol, with its last and its best score.
+    """Read a run: one row (a dict) a scorer, its weights and protocol, with its last and its best score.
 
     Raises:
         UserError: A file of the run is missing or damaged, or there are no scores.
@@ -64,7 +64,7 @@ def read_run(path):
     row.update(origin='run', label=os.path.basename(path), finished=done, planned=planned, iterations=reached)
     groups = {}
     for score in table:
-        groups.setdefault((score['scorer'], score['protocol']), []).append(score)
+        groups.setdefault((score['scorer'], score['weights'], score['protocol']), []).append(score)
     return [{**row, **_last_and_best(groups[key])} for key in sorted(groups)]
 
 
@@ -82,7 +82,7 @@ def _changes(settings, names):
         return 'configs/ has its rows no more'
     here = settings.to_dict()
     changed = [(section, key) for section in names for key, value in here[section].items()
-               if key not in _SHOWN and plain[section].get(key) != value]
+               if section != 'protocol' and key not in _SHOWN and plain[section].get(key) != value]
     return ' '.join('{}.{}={}'.format(section, key, here[section][key]) for section, key in changed)
 
 
@@ -172,10 +172,10 @@ def render_markdown(rows, about):
 
 INTRODUCTION = '''\
 Made by `make table` from results/runs/ and configs/published.yml. A score is that of the run's last scored generator,
-in brackets its iteration; `best` is the highest of the run. `protocol` is a row of configs/protocols.yml; `samples`:
-generated pictures / parts that they were split into for the score, of which +- is the standard deviation; `of the
-distances`: generated pictures that these are taken of, and subsets of the kernel distance (KID). `changed`: what flags
-changed in the rows that name the run.'''
+in brackets its iteration; `best` is the highest of the run. `protocol` is a row of configs/protocols.yml (with * where
+flags changed it). `samples`: generated pictures / parts that they were split into for the score, of which +- is the
+standard deviation. `of the distances`: generated pictures that these are taken of, and subsets of the kernel distance
+(KID). `changed`: what flags changed in the rows that name the run.'''
 NOT_INCEPTION = (
     '`scorer` is the network that scores. What is not Inception gives no Inception Score: the same formulas on another '
     "network's answers, which compare these runs with each other and with nothing published.")
@@ -241,20 +241,20 @@ def render_csv(rows):
 
 def main(argv=None):
     parser = Parser(prog='python -m util.report', description='Make the table of all scored runs.')
-    parser.add_argument('runs', nargs='*', default=[rundir.RUNS],
+    parser.add_argument('runs', nargs='*', type=path, default=[rundir.RUNS],
                         help='runs, or folders of runs (default: results/runs)')
-    parser.add_argument('--out', '-o', default=os.path.dirname(rundir.RUNS),
+    parser.add_argument('--out', '-o', type=path, default=os.path.dirname(rundir.RUNS),
                         help='folder for table.md and table.csv (default: results)')
     args = parser.parse_args(argv)
-    missing = [path for path in args.runs if path != rundir.RUNS and not os.path.isdir(path)]
+    missing = [folder for folder in args.runs if folder != rundir.RUNS and not os.path.isdir(folder)]
     if missing:
         raise UserError('RUNS: {} is not a directory'.format(missing[0]))
     rows, (published, about) = [], read_published()
-    for path in find_runs(args.runs):
+    for folder in find_runs(args.runs):
         try:
-            rows += read_run(path)
+            rows += read_run(folder)
         except UserError as error:
-            print('skipped {}: {}'.format(os.path.relpath(path), error), file=sys.stderr)
+            print('skipped {}: {}'.format(os.path.relpath(folder), error), file=sys.stderr)
     if not rows:
         places = ', '.join(map(os.path.relpath, args.runs))
         raise UserError('no scored run in {}; "make normalize" makes one'.format(places))

@@ -1,4 +1,4 @@
-"""``scores.csv`` of a run: one row an iteration, scorer and protocol."""
+"""``scores.csv`` of a run: one row an iteration, scorer (with its weights) and protocol."""
 import csv
 import os
 
@@ -7,7 +7,7 @@ from util.files import UserError, atomic_write
 COLUMNS = (
     'iteration', 'scorer', 'weights', 'protocol', 'score_mean', 'score_std', 'frechet_distance', 'kernel_distance',
     'kernel_distance_std', 'samples', 'splits', 'distance_samples', 'kernel_subsets', 'reference')
-_KEY = ('scorer', 'protocol', 'iteration')
+_KEY = ('scorer', 'weights', 'protocol', 'iteration')
 _INTEGERS = ('iteration', 'samples', 'splits', 'distance_samples')
 _NUMBERS = ('score_mean', 'score_std', 'frechet_distance', 'kernel_distance', 'kernel_distance_std')
 
@@ -41,7 +41,7 @@ class ScoreTable:
                     path, error)) from error
 
     def put(self, row):
-        """Write a row (dict by ``COLUMNS``) in place of one of the same iteration, scorer and protocol."""
+        """Write a row (dict by ``COLUMNS``) in place of one of the same iteration, scorer, weights, protocol."""
         kept = [r for r in self.rows if _key(r) != _key(row)]
         self.rows = sorted([*kept, row], key=_key)
         self.write()

@@ -34,7 +34,7 @@ def cifar10_test():
     """64 of CIFAR-10's test pictures."""
     if not os.environ.get('DATA_DIR'):
         pytest.skip('DATA_DIR= names no CIFAR-10 archive')
-    return cifar10.read('test', os.environ['DATA_DIR'])[0][:64]
+    return cifar10.read('test', os.path.expanduser(os.environ['DATA_DIR']))[0][:64]
 
 
 def photographs():

@@ -1,4 +1,5 @@
 """Reading archives of unknown origin. What CIFAR-10's and Inception's readers make of it is tested with them."""
+import gzip
 import io
 import tarfile
 
@@ -37,6 +38,16 @@ def test_regular_files_in_their_order_and_nothing_on_the_disk(path, tmp_path):
 def test_limits(path, limits, message):
     with pytest.raises(UserError, match=message):
         read(path, **limits)
+
+
+def test_a_chain_of_headers(tmp_path):
+    header = tarfile.TarInfo('././@LongLink')
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
+    with gzip.open(tmp_path / 'a.tar.gz', 'wb') as f:
+        for _ in range(2000):  # each makes tarfile call itself
+            f.write(header.tobuf(tarfile.GNU_FORMAT) + b'x\0'.ljust(512, b'\0'))
+    with pytest.raises(UserError, match='is not a tar.gz archive, or is damaged'):
+        read(str(tmp_path / 'a.tar.gz'), max_total=1 << 30)
 
 
 def test_limits_that_just_suffice(path):

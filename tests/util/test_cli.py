@@ -4,8 +4,11 @@ import sys
 
 import pytest
 
-from util.cli import Parser, run_command
+import train
+from util import classifier, generate_inception_score
+from util.cli import Parser, path, run_command
 from util.files import UserError
+from util.inception import __main__ as inception
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -103,3 +106,15 @@ def test_reader_has_gone(code, flags):
 def test_errors_are_told_though_the_reader_of_the_output_has_gone():
     process = into_a_closed_pipe('raise __import__("util.files").files.UserError("no data")')
     assert (process.returncode, process.stderr) == (2, 'error: no data\n')
+
+
+@pytest.mark.parametrize('parse, arguments, names', [
+    (train.make_parser().parse_args, ['--out', '~/a', '--data-dir', '~/a', '--resume', '~/a'], 'out data_dir resume'),
+    (classifier.parse, ['digits', '--out', '~/a', '--data-dir', '~/a'], 'out data_dir'),
+    (generate_inception_score.parse, ['~/a', '--data-dir', '~/a'], 'run data_dir'),
+    (inception.parse, ['convert', '~/a', '--out', '~/a'], 'file out')])
+def test_home_in_paths(monkeypatch, parse, arguments, names):
+    monkeypatch.setenv('HOME', '/at home')  # make hands OUT=~/a on as it stands
+    assert path('~/a') == '/at home/a' and path('a~') == 'a~'
+    args = parse(arguments)
+    assert {getattr(args, name) for name in names.split()} == {'/at home/a'}

@@ -83,6 +83,12 @@ def test_bad_input_is_one_clear_line(arguments, message):
     assert '\n' not in str(info.value)
 
 
+def test_a_protocol_that_flags_changed_has_a_star():
+    assert config.protocol_label(resolve(protocol='50k').protocol) == '50k'
+    assert config.protocol_label(resolve(protocol='50k', overrides=['protocol.splits=2']).protocol) == '50k*'
+    assert config.protocol_label(Row('forgotten', {'samples': 2})) == 'forgotten*'
+
+
 def test_is_frozen():
     c = resolve()
     with pytest.raises(dataclasses.FrozenInstanceError):

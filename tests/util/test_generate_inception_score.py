@@ -75,7 +75,7 @@ def test_a_row_is_what_the_parts_give_when_put_together_by_hand(finished, iterat
     assert {k: v for k, v in row.items() if isinstance(v, float)} == pytest.approx(
         {'score_mean': mean, 'score_std': std, 'frechet_distance': distance, 'kernel_distance': kernel,
          'kernel_distance_std': kernel_std})
-    assert (row['scorer'], row['weights'], row['protocol']) == ('digits', network.fingerprint[:8], 'quick')
+    assert (row['scorer'], row['weights'], row['protocol']) == ('digits', network.fingerprint[:8], 'quick*')
     assert (row['samples'], row['splits'], row['distance_samples'], row['kernel_subsets']) == (
         samples, splits, 19, '4 x 5')
     assert row['reference'] == '{} digits test ({})'.format(len(real.images), real.fingerprint[:8])
@@ -298,7 +298,32 @@ def test_data_set_without_a_scorer(of_folder, capsys):
     rows = ScoreTable(str(run / 'scores.csv')).rows
     assert [r['iteration'] for r in rows] == [0, 2, 4]
     reference, = {r['reference'] for r in rows}
-    assert reference.startswith('3 folder train (') and {r['scorer'] for r in rows} == {'digits'}
+    assert reference.startswith('3 folder all (') and {r['scorer'] for r in rows} == {'digits'}
+
+
+def test_another_protocol_and_other_weights_stand_beside(finished, copy, capsys):
+    table = ScoreTable(str(copy / 'scores.csv'))
+    table.put({**table.rows[0], 'weights': 'deadbeef', 'score_mean': 9.9})
+    assert score(copy, '--iteration', 2, '--protocol', 'quick') == 0
+    rows = ScoreTable(str(copy / 'scores.csv')).rows
+    assert sorted((row['iteration'], row['protocol'], row['samples']) for row in rows) == [
+        (0, 'quick*', 21), (0, 'quick*', 21), (2, 'quick', 1000), (2, 'quick*', 21), (4, 'quick*', 30)]
+    assert [row for row in rows if row['weights'] != 'deadbeef' and row['protocol'] == 'quick*'] == ScoreTable(
+        str(finished / 'scores.csv')).rows
+    output = capsys.readouterr().out
+    assert '; protocol quick\n' in output and '9.9' not in output
+    assert score(copy, '--iteration', 0, '--full') == 0
+    row, = (row for row in ScoreTable(str(copy / 'scores.csv')).rows
+            if (row['iteration'], row['protocol']) == (0, 'quick*') and row['weights'] != 'deadbeef')
+    assert (row['samples'], row['splits']) == (30, 3)
+
+
+def test_a_folder_of_pictures_is_read_once_and_has_no_splits(of_folder, monkeypatch):
+    run, data = of_folder
+    loaded, load = [], dataset.load
+    monkeypatch.setattr(dataset, 'load', lambda *args, **kwargs: loaded.append(args) or load(*args, **kwargs))
+    assert score(run, *data, '--scorer', 'digits', '--protocol', 'quick', '--iteration', 0) == 0
+    assert len(loaded) == 1
 
 
 def test_pictures_are_needed_and_must_be_those_of_the_run(of_folder, capsys):

@@ -32,9 +32,9 @@ def root(tmp_path):
     chainer.dataset.set_dataset_root(before)
 
 
-def pictures(n=250, size=8, fingerprint=32 * 'b'):
-    images = np.random.RandomState(0).randint(0, 256, (n, 3, size, size)).astype('u1')
-    return Pictures(images, None, 'digits', 'some digits', fingerprint)
+def pictures(n=250, size=8, seed=0):
+    images = np.random.RandomState(seed).randint(0, 256, (n, 3, size, size)).astype('u1')
+    return Pictures(images, None, 'digits', 'some digits', 32 * 'b')
 
 
 def load(*args, **options):
@@ -70,12 +70,25 @@ def test_a_file_for_each_of_all_that_it_depends_on(root):
     cases = [(Scorer(), pictures(), 'test', None), (changed(name='other'), pictures(), 'test', None),
              (changed(fingerprint=64 * 'c'), pictures(), 'test', None),
              (changed(device_kind='cuda'), pictures(), 'test', None),
-             (Scorer(), pictures(fingerprint=32 * 'd'), 'test', None), (Scorer(), pictures(size=9), 'test', None),
+             (Scorer(), pictures(seed=1), 'test', None), (Scorer(), pictures(size=9), 'test', None),
              (Scorer(), pictures(), 'train', None), (Scorer(), pictures(), 'test', 200)]
     for number, (scorer, real, split, n) in enumerate(cases, 1):
         load(scorer, real, split, n_samples=n)
         assert len(list(root.iterdir())) == number
         assert scorer.seen == (n or 250)
+
+
+def test_all_of_the_pictures_are_all_however_they_are_asked_for(root):
+    (one, _), (other, _) = load(Scorer(), pictures(), 'test', n_samples=250), load(Scorer(), pictures(), 'test')
+    assert (one.features == other.features).all() and len(list(root.iterdir())) == 1
+
+
+def test_few_pictures_are_warned_of_when_they_come_from_the_cache_too(root):
+    for seen in (3, 0):
+        scorer = Scorer()
+        with pytest.warns(metrics.FewSamplesWarning, match='3 pictures, 4 dimensions'):
+            load(scorer, pictures(3), 'test')
+        assert scorer.seen == seen
 
 
 def test_some_of_the_pictures_are_drawn_once_and_for_all(root):
@@ -116,7 +129,8 @@ def rewrite(path, **changes):
 @pytest.mark.parametrize('changes', [
     {'format': np.array('reference 0')}, {'format': None}, {'mean': None}, {'features': np.zeros((249, 4), 'f')},
     {'features': np.zeros(250, 'f')}, {'features': np.zeros((250, 4))}, {'cov': np.zeros((4, 5))},
-    {'more': np.zeros(1)}])
+    {'more': np.zeros(1)}, {'format': np.array(['reference 1', 'reference 1'])},
+    {'features': np.full((250, 4), np.nan, 'f')}, {'cov': np.full((4, 4), np.inf)}])
 def test_another_content_is_not_believed(root, changes):
     load(Scorer(), pictures(), 'test')
     path, = root.iterdir()

@@ -140,7 +140,8 @@ def test_order(tmp_path, capsys):
 
 
 def test_what_flags_changed_is_said(tmp_path, capsys):
-    make_paper_run(tmp_path / 'runs' / 'a', overrides=['model.width=16', 'setting.n_dis=1'], batchsize=32)
+    overrides = ['model.width=16', 'setting.n_dis=1', 'protocol.kernel_subsets=3']
+    make_paper_run(tmp_path / 'runs' / 'a', overrides=overrides, batchsize=32)
     make_paper_run(tmp_path / 'runs' / 'b', seed=1, display_interval=3, snapshot_interval=7)
     table = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Inception Scores')
     changed = {row['run']: row['changed'] for row in table}
@@ -177,10 +178,12 @@ def test_a_line_a_scorer_and_protocol(tmp_path, capsys):
     table = scores.ScoreTable(str(run / 'scores.csv'))
     table.put({**table.rows[0], 'scorer': 'mine', 'iteration': 25})
     table.put({**table.rows[0], 'protocol': 'paper', 'iteration': 25})
+    table.put({**table.rows[0], 'protocol': 'quick', 'weights': 'f0e0d0c0', 'iteration': 25})
     rows = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Quick runs')
     assert [(row['scorer'], row['protocol'], row['score']) for row in rows] == [
         ('digits 0a1b2c3d (digit-classifier score)', 'paper', '1.00 (25)'),
         ('digits 0a1b2c3d (digit-classifier score)', 'quick', '5.43 (50)'),
+        ('digits f0e0d0c0 (digit-classifier score)', 'quick', '1.00 (25)'),
         ('mine 0a1b2c3d (mine-classifier score)', 'quick', '1.00 (25)')]
 
 

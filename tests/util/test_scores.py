@@ -13,7 +13,8 @@ NUMBERS = st.floats(allow_nan=False)
 
 def rows(iterations, scorers):
     return st.fixed_dictionaries({
-        'iteration': iterations, 'scorer': scorers, 'weights': NAMES, 'protocol': st.sampled_from(['paper', '50k']),
+        'iteration': iterations, 'scorer': scorers, 'weights': st.sampled_from(['0a', '1b']),
+        'protocol': st.sampled_from(['paper', '50k']),
         'score_mean': NUMBERS, 'score_std': NUMBERS, 'frechet_distance': NUMBERS, 'kernel_distance': NUMBERS,
         'kernel_distance_std': NUMBERS, 'samples': st.integers(2), 'splits': st.integers(1),
         'distance_samples': st.integers(2), 'kernel_subsets': NAMES, 'reference': NAMES})
@@ -59,11 +60,11 @@ def test_what_is_read_is_what_was_put(path, row):
 
 @on_disk
 @given(st.lists(ANY, max_size=5), st.integers(-1, 6))
-def test_the_last_of_each_iteration_scorer_and_protocol_counts_and_later_ones_can_be_dropped(path, puts, iteration):
+def test_the_last_of_each_key_counts_and_later_iterations_can_be_dropped(path, puts, iteration):
     scores, expected = fresh(path), {}
     for r in puts:
         scores.put(r)
-        expected[r['scorer'], r['protocol'], r['iteration']] = r
+        expected[r['scorer'], r['weights'], r['protocol'], r['iteration']] = r
     expected = [expected[key] for key in sorted(expected)]
     assert scores.rows == expected == ScoreTable(str(path)).rows
     scores.drop_after(iteration)
@@ -74,7 +75,7 @@ def test_the_last_of_each_iteration_scorer_and_protocol_counts_and_later_ones_ca
 @on_disk
 @given(st.lists(ANY, min_size=1, max_size=4), st.data())
 def test_order_of_putting_does_not_matter(path, puts, data):
-    puts = list({(r['scorer'], r['protocol'], r['iteration']): r for r in puts}.values())
+    puts = list({(r['scorer'], r['weights'], r['protocol'], r['iteration']): r for r in puts}.values())
     contents = []
     for some in (puts, data.draw(st.permutations(puts))):
         scores = fresh(path)

@@ -2,7 +2,7 @@
 import os
 import sys
 
-from util.cli import Parser, run_command
+from util.cli import Parser, path, run_command
 from util.files import UserError
 from util.inception import convert, weights
 
@@ -15,12 +15,14 @@ def parse(argv=None):
     fetch.add_argument('--from', dest='source', choices=list(convert.SOURCES),
                        help='what to download (default: {})'.format(', or else '.join(convert.SOURCES)))
     files = commands.add_parser('convert', help='convert a file that is at hand')
-    files.add_argument('file', metavar='FILE', help='inception-2015-12-05.tgz, the classify_image_graph_def.pb in it, '
-                                                    'or pt_inception-2015-12-05-6726825d.pth')
+    files.add_argument('file', metavar='FILE', type=path,
+                       help='inception-2015-12-05.tgz, the classify_image_graph_def.pb in it, or '
+                            'pt_inception-2015-12-05-6726825d.pth')
     files.add_argument('--no-verify', action='store_true',
-                       help='take a file of another size or hash; names and shapes must be right all the same')
+                       help='take a file of another size or hash, from people that you trust; names and shapes must '
+                            'be right all the same')
     for command in fetch, files:
-        command.add_argument('--out', default=weights.PATH, metavar='NPZ',
+        command.add_argument('--out', type=path, default=weights.PATH, metavar='NPZ',
                              help='the file to write (default: inception_model/inception-2015-12-05.npz)')
     return parser.parse_args(argv)
 
@@ -38,15 +40,20 @@ def main(argv=None):
     print('{}: {:,} bytes, made from: {}'.format(args.out, os.path.getsize(args.out), source))
 
 
-def _is_whole(path):
-    if not os.path.exists(path):
+def _is_whole(npz):
+    """Whether the weights are there; what is there and no good is said."""
+    if not os.path.exists(npz):
         return False
     try:
-        weights.read(path)
+        _, origin = weights.read(npz)
     except UserError as error:
-        print('{}; it is made anew'.format(error), file=sys.stderr, flush=True)
-        return False
-    return True
+        reason = str(error)
+    else:
+        if origin.released:
+            return True
+        reason = '{} was made from: {}'.format(npz, origin.text)
+    print('{}; it is made anew'.format(reason), file=sys.stderr, flush=True)
+    return False
 
 
 if __name__ == '__main__':

@@ -4,8 +4,6 @@ import hashlib
 import os
 import sys
 
-import chainer
-
 from util import download
 from util.download import file_digest
 from util.files import UserError
@@ -83,11 +81,10 @@ def fetch(out, source=None):
         UserError: None of them could be had, or ``out`` cannot be written.
 
     """
-    folder = _cache()
     names = list(SOURCES) if source is None else [source]
     for name in names:
         try:
-            arrays, origin = _fetch_one(SOURCES[name], folder)
+            arrays, origin = _fetch_one(SOURCES[name])
         except UserError as error:
             print('no weights from {}: {}'.format(name, error), file=sys.stderr, flush=True)
         else:
@@ -98,18 +95,9 @@ def fetch(out, source=None):
                         ' or '.join(names)))
 
 
-def _cache():
-    try:
-        return chainer.dataset.get_dataset_directory('_dl_cache')
-    except OSError as error:
-        raise UserError('cannot make the download cache {} (CHAINER_DATASET_ROOT moves it): {}'.format(
-            error.filename, error.strerror)) from error
-
-
-def _fetch_one(source, folder):
+def _fetch_one(source):
     """The weights and their origin, out of a file that is downloaded unless the cache has it."""
-    # The name that Chainer's own downloads have there
-    path = os.path.join(folder, hashlib.md5(source.url.encode(), usedforsecurity=False).hexdigest())
+    path = download.cache_path(source.url)
     download.fetch(source.url, path, source.size, source.sha256, 'Inception weights')
     try:
         return _load(path, verify=True)

@@ -120,7 +120,9 @@ def read(path):
     found = arrays.get(_META + 'format')
     if found is None or found.shape != () or found.item() != FORMAT:
         raise UserError('{}: expected weights in the format {!r}'.format(path, FORMAT))
-    origin = Origin(str(arrays.get(_META + 'source')), bool(arrays.get(_META + 'released', np.array(False)).all()))
+    released = arrays.get(_META + 'released', np.array(False))
+    is_flag = released.dtype == bool and released.shape == ()
+    origin = Origin(str(arrays.get(_META + 'source')), is_flag and bool(released))
     arrays = {name: array for name, array in arrays.items() if not name.startswith(_META)}
     check(arrays, path)
     return arrays, origin

@@ -15,6 +15,13 @@ class FewSamplesWarning(UserWarning):
     """A covariance of no more samples than dimensions, which is singular: a distance from it is strongly biased."""
 
 
+def warn_of_few_samples(n, d, stacklevel=2):
+    """Warn (FewSamplesWarning) where N pictures are no more than their D features."""
+    if n <= d:
+        warnings.warn('{} pictures, {} dimensions: the covariance is singular, the distance is strongly biased upwards '
+                      'and only comparable at equal N'.format(n, d), FewSamplesWarning, stacklevel=stacklevel)
+
+
 def statistics(features):
     """Mean and covariance of features. Warns (FewSamplesWarning) where N is at most D.
 
@@ -31,10 +38,7 @@ def statistics(features):
     features = np.asarray(features)
     if features.ndim != 2 or len(features) < 2 or features.shape[1] == 0:
         raise ValueError(f'features must be (N, D) with N at least 2, not of shape {features.shape}')
-    if len(features) <= features.shape[1]:
-        message = ('{} pictures, {} dimensions: the covariance is singular, the distance is strongly biased upwards '
-                   'and only comparable at equal N')
-        warnings.warn(message.format(*features.shape), FewSamplesWarning, stacklevel=2)
+    warn_of_few_samples(*features.shape, stacklevel=3)
     mean = features.mean(axis=0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise ValueError('features must be finite')

@@ -342,10 +342,11 @@ def test_an_unwritable_output_keeps_the_download(server, tmp_path):
     assert server.asked == ['/tensorflow']
 
 
-def test_a_cache_that_cannot_be_made(server, out, tmp_path):
+def test_a_cache_that_cannot_be_made(server, out, tmp_path, capsys):
     (tmp_path / 'root').write_text('no folder')
-    with pytest.raises(UserError, match='CHAINER_DATASET_ROOT'):
+    with pytest.raises(UserError, match='could not be fetched'):
         convert.fetch(str(out))
+    assert 'CHAINER_DATASET_ROOT' in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------------- the command line
@@ -385,6 +386,13 @@ def test_fetch_on_the_command_line(server, arrays, out, capsys):
     assert run('fetch', '--out', out) == 0
     assert 'it is made anew' in capsys.readouterr().err
     equal(out, arrays)
+
+
+def test_fetch_replaces_weights_that_are_not_the_released_ones(server, arrays, out, capsys):
+    weights.write(str(out), arrays, weights.Origin('some other file', False))
+    assert run('fetch', '--out', out) == 0
+    assert 'was made from: some other file; it is made anew' in capsys.readouterr().err
+    assert weights.read(str(out))[1].released
 
 
 def test_the_output_of_the_command_line_has_a_default():

@@ -68,6 +68,11 @@ def test_reads_what_it_writes(arrays, tmp_path, released):
         assert content['meta/source'].item() == 'some file, sha256 123'
 
 
+@pytest.mark.parametrize('flag', ['False', 'True', 1, [True], []])
+def test_only_a_flag_makes_released_weights(arrays, tmp_path, flag):
+    assert not weights.read(save(tmp_path / 'a.npz', with_meta(arrays, released=flag)))[1].released
+
+
 def test_a_file_that_does_not_say_so_is_not_a_released_one(arrays, tmp_path):
     assert weights.read(save(tmp_path / 'a.npz', with_meta(arrays)))[1] == Origin('a test', False)
 
