@@ -124,10 +124,10 @@ def test_bad_input(capsys, arguments, message):
 # Scoring
 
 def test_describe_networks():
-    text = '\n'.join(scoring.describe_networks({'chainer': [3., 4., 5.], 'reference': [2., 2., 4.]}, 6))
+    text = '\n'.join(scoring.describe_networks({'chainer': [3., 4., 5.], 'reference, 8': [2., 2., 4.]}, 6))
     assert re.search(r'^chainer +3\.000 +4\.000 +2\.00$', text, re.M)
-    assert re.search(r'^reference +2\.000 +2\.000 +3\.00$', text, re.M)
-    assert 'chainer / reference: 1.500 (of minima), 1.500' in text
+    assert re.search(r'^reference, 8 +2\.000 +2\.000 +3\.00$', text, re.M)
+    assert 'time of chainer / time of reference, 8: 1.500 (of minima), 1.500' in text
     assert 'make parity' in scoring.describe_networks({'chainer': [3.]}, 6)[-1]
 
 
