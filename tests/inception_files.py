@@ -1,16 +1,19 @@
 """Writers, without TensorFlow and PyTorch, of the files in which the Inception weights were released.
 
-Nothing of util's readers is used, so that a mistake in them is not made here, too.
+They use nothing of util's readers, so that a mistake in those is not made here, too. Below them stands what tests of
+converting and fetching have in common.
 """
 import gzip
+import hashlib
 import io
+import os
 import struct
 import tarfile
 import zipfile
 
 import numpy as np
 
-from util.inception import layers
+from util.inception import convert, layers, weights
 
 GRAPH = 'classify_image_graph_def.pb'
 KINDS = ('inception.tgz', 'graph.pb', 'zip.pth', 'legacy.pth')
@@ -269,3 +272,30 @@ def make(folder, kind, arrays):
         with open(path, 'wb') as f:
             f.write(content_of(kind, arrays))
     return path
+
+
+def sha256(path):
+    with open(path, 'rb') as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def release(monkeypatch, tgz=None, pb=None, pth=None):
+    """Let files at hand be the released ones."""
+    if tgz:
+        source = convert.SOURCES['tensorflow']
+        monkeypatch.setitem(convert.SOURCES, 'tensorflow', convert.Source(source.url, os.path.getsize(tgz), None))
+    if pb:
+        monkeypatch.setattr(convert, 'GRAPH_SIZE', os.path.getsize(pb))
+        monkeypatch.setattr(convert, 'GRAPH_SHA256', sha256(pb))
+    if pth:
+        source = convert.Source(convert.SOURCES['pytorch'].url, os.path.getsize(pth), sha256(pth))
+        monkeypatch.setitem(convert.SOURCES, 'pytorch', source)
+
+
+def equal(path, expected):
+    """An npz holds these weights to the bit."""
+    found, _ = weights.read(str(path))
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], array)
