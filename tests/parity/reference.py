@@ -7,6 +7,7 @@ tests hold the line without PyTorch.
 """
 import os
 import sys
+import tempfile
 
 import numpy as np
 import torch
@@ -51,10 +52,11 @@ def resize(images):
     return ((x - 128) / 128).numpy()
 
 
-def main(archive, folder='/tmp'):
+def main(archive):
     sets = {'cifar10': cifar10.read('test', archive)[0][:4],
             'noise': np.random.RandomState(0).randint(0, 256, (2, 3, 48, 37)).astype('u1')}
-    network = load(random_weights(), folder)
+    with tempfile.TemporaryDirectory() as folder:
+        network = load(random_weights(), folder)
     arrays = {}
     for name, images in sets.items():
         features, logits, biased = look(network, images)
