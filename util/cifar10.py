@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from util.archive import read_files
-from util.download import cache_path, fetch, file_md5
+from util.download import cache_path, fetch, file_digest
 from util.files import UserError
 
 URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz'
@@ -49,7 +49,7 @@ def read(split, data_dir=None):
             md5, batches = _read_extracted(path, wanted)
             origin = f'found extracted and not compared with the original, md5 of the batch files {md5}'
         else:
-            md5 = file_md5(path)
+            md5 = file_digest(path, 'md5')
             if md5 != MD5 and data_dir is None:  # Chainer does not check what it caches
                 raise UserError(f'{path} is not the original CIFAR-10 archive: delete it to download it again, or use '
                                 f'it as it is with --data-dir {path}')

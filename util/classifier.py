@@ -26,7 +26,6 @@ from util.files import UserError, atomic_write
 from util.npz import DamagedFile, read_npz, write_npz
 
 FORMAT = 'classifier-1'
-FOLDER = os.path.join(os.path.dirname(config.CONFIGS), 'inception_model')  # where scorers are looked for
 _WEIGHT, _META = 'weight/', 'meta/'  # prefixes of the names in the file
 
 
@@ -349,8 +348,9 @@ def parse(argv=None):
     parser.add_argument('--data-dir', type=path, help='where the pictures are, for data sets that need it')
     args = parser.parse_args(argv)
     for key, value in config.scorer_row(args.dataset).items():
-        setattr(args, key, value if getattr(args, key) is None else getattr(args, key))
-    args.out = args.out or os.path.join(FOLDER, args.dataset + '.npz')
+        if getattr(args, key) is None:
+            setattr(args, key, value)
+    args.out = args.out or os.path.join(config.INCEPTION_MODEL, args.dataset + '.npz')
     for flag, least in (('width', 1), ('epochs', 1), ('batchsize', 8), ('seed', 0)):
         if getattr(args, flag) < least:
             raise UserError(f'--{flag} must be an integer of at least {least}, not {getattr(args, flag)}')
@@ -379,7 +379,8 @@ def main(argv=None):
 
 
 def _command(args):
-    out = os.path.relpath(args.out, os.path.dirname(FOLDER)) if args.out.startswith(FOLDER + os.sep) else args.out
+    folder, name = os.path.split(args.out)
+    out = os.path.join(os.path.basename(folder), name) if folder == config.INCEPTION_MODEL else args.out
     return (f'python -m util.classifier {args.dataset} --out {out} --width {args.width} --epochs {args.epochs} '
             f'--batchsize {args.batchsize} --seed {args.seed}' + ' --mirror' * args.mirror)
 

@@ -14,6 +14,7 @@ import yaml
 from util.files import UserError, atomic_write
 
 CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'configs')
+INCEPTION_MODEL = os.path.join(os.path.dirname(CONFIGS), 'inception_model')  # the weights of what scores
 SECTIONS = {'dataset': 'datasets', 'model': 'models', 'method': 'methods', 'setting': 'settings', 'profile': 'profiles',
             'protocol': 'protocols'}
 
@@ -38,11 +39,9 @@ RULES = {
     'protocol.reference_samples': ('an integer of at least 2, or null', lambda x: x is None or _PLURAL[1](x)),
     'protocol.kernel_subsets': _COUNT, 'protocol.kernel_subset_size': _PLURAL,
 }
-# (section, key, key that it must not exceed)
-_ORDER = (
-    ('protocol', 'splits', 'samples'), ('protocol', 'training_splits', 'training_samples'),
-    ('protocol', 'distance_samples', 'samples'), ('protocol', 'distance_samples', 'training_samples'),
-)
+# Keys of a protocol, and keys that they must not exceed
+_ORDER = (('splits', 'samples'), ('training_splits', 'training_samples'), ('distance_samples', 'samples'),
+          ('distance_samples', 'training_samples'))
 
 
 # Keys that the code reads of every row, whatever its kind
@@ -310,11 +309,10 @@ def _check(config, where):
                 raise UserError('{}.{} must be {}, not {!r} ({})'.format(section, key, rule[0], value, where))
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError('{}.{} must be finite, not {!r} ({})'.format(section, key, value, where))
-    for section, key, limit in _ORDER:
-        row = getattr(config, section)
-        if row[key] > row[limit]:
-            raise UserError('{0}.{1} must not exceed {0}.{2}, {3} > {4} ({5})'.format(
-                section, key, limit, row[key], row[limit], where))
+    for key, limit in _ORDER:
+        if config.protocol[key] > config.protocol[limit]:
+            raise UserError('protocol.{} must not exceed protocol.{}, {} > {} ({})'.format(
+                key, limit, config.protocol[key], config.protocol[limit], where))
 
 
 def _guess(word, known):

@@ -81,11 +81,6 @@ def _check_digest(part, digest, url, label):
         raise UserError(f'{label} from {url} has {kind} {found}, not {digest}: the download is deleted, try again')
 
 
-def file_md5(path):
-    """The MD5 of a file's content, in hexadecimal digits. Raises OSError."""
-    return file_digest(path, 'md5')
-
-
 def cache_path(url):
     """Where a download is kept: under the name that Chainer's own downloads have in its cache.
 

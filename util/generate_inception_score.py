@@ -36,6 +36,7 @@ class RunScorer:
 
     def __init__(self, scorer, config, protocol, reference):
         self.scorer, self._config, self._protocol, self._reference = scorer, config, protocol, reference
+        self._label = protocol_label(protocol)
 
     def __call__(self, generator, iteration, full):
         """Score a generator: a row of ``scores.csv``. The same generator always gets the same score.
@@ -53,7 +54,7 @@ class RunScorer:
         chunks = generate_chunks(generator, n, self._config.seed, iteration, 'z of score', CHUNK)
         result = score(*look(self.scorer, chunks, n, 'scoring'), self._reference, n_splits, protocol)
         return {'iteration': iteration, 'scorer': self.scorer.name, 'weights': self.scorer.fingerprint[:8],
-                'protocol': protocol_label(protocol), **vars(result), 'reference': self._reference.name}
+                'protocol': self._label, **vars(result), 'reference': self._reference.name}
 
 
 class GenerateInceptionScore(chainer.training.Extension):
@@ -133,7 +134,7 @@ def main(argv=None):
     directory = RunDirectory(args.run)
     config = directory.load_config()
     device = get_device(args.device)
-    protocol = args.protocol and resolve(protocol=args.protocol).protocol
+    protocol = resolve(protocol=args.protocol).protocol if args.protocol else config.protocol
     iterations = _choose(directory, args.iteration)
     device.use()
     name = args.scorer or config.dataset.scorer
@@ -149,7 +150,7 @@ def main(argv=None):
         for iteration in tqdm(iterations, desc='snapshots', unit='snapshot', disable=None):
             generator, _ = load_generator(directory, iteration, device)
             table.put(run_scorer(generator, iteration, args.full or iteration == config.profile.iterations))
-    print_scores(table, scorer, protocol_label(protocol or config.protocol))
+    print_scores(table, scorer, protocol_label(protocol))
 
 
 def _choose(directory, wanted):

@@ -2,6 +2,7 @@
 
 Chainer's own ``load_npz`` unpickles object arrays. Nothing here does: a file holds numbers and text only.
 """
+import hashlib
 import io
 import zipfile
 import zlib
@@ -67,3 +68,12 @@ def read_npz(path):
             return {key: arrays[key] for key in arrays.files}
     except _DAMAGE as error:
         raise DamagedFile('{}: {}'.format(path, ' '.join(str(error).split()) or type(error).__name__)) from error
+
+
+def fingerprint(arrays):
+    """The SHA-256, in hexadecimal digits, of arrays by name: of names and numbers, whichever file they came by."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + b'\0')
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()

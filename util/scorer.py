@@ -11,11 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from util import metrics
-from util.classifier import FOLDER, load_classifier
+from util.classifier import load_classifier
+from util.config import INCEPTION_MODEL
 from util.device import kind
 from util.files import UserError
 from util.inception import convert, weights
 from util.inception.network import Inception
+from util.npz import fingerprint
 
 INCEPTION = 'inception'
 CHUNK = 100  # pictures that are made, looked at and forgotten at a time; the official code's
@@ -105,7 +107,7 @@ class ClassifierScorer:
         self._classifier, self._card = load_classifier(path, command)
         serialized = {}
         chainer.serializers.DictionarySerializer(serialized).save(self._classifier)
-        self.fingerprint = weights.fingerprint(serialized)
+        self.fingerprint = fingerprint(serialized)
         self._classifier.to_device(device)
         self.device_kind = kind(self._classifier.device)
 
@@ -140,12 +142,12 @@ def load_scorer(name, device='@numpy'):
         return None
     if name == INCEPTION:
         return InceptionScorer(device)
-    paths = glob.glob(os.path.join(glob.escape(FOLDER), '*.npz'))
+    paths = glob.glob(os.path.join(glob.escape(INCEPTION_MODEL), '*.npz'))
     known = sorted(os.path.basename(path)[:-len('.npz')] for path in paths if path != weights.PATH)
     if name not in known:
         raise UserError('there is no scorer {!r}, only: {}, none; "make scorer DATASET=NAME" makes one for a data set '
                         'with labels'.format(name, ', '.join([INCEPTION, *known])))
-    path = os.path.join(FOLDER, name + '.npz')
+    path = os.path.join(INCEPTION_MODEL, name + '.npz')
     return ClassifierScorer(name, path, 'make scorer DATASET={}'.format(name), device)
 
 

@@ -356,9 +356,9 @@ def test_a_cache_that_cannot_be_made(cache, tmp_path):
 
 
 def test_an_archive_that_cannot_be_read(archive, monkeypatch):
-    def refuse(path):
+    def refuse(path, kind):
         raise PermissionError(13, 'Permission denied', path)
-    monkeypatch.setattr(cifar10, 'file_md5', refuse)  # file modes do not stop root
+    monkeypatch.setattr(cifar10, 'file_digest', refuse)  # file modes do not stop root
     refused(archive, 'Permission denied')
 
 

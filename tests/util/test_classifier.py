@@ -289,7 +289,7 @@ class TestTraining:
     def test_flags_go_before_the_row_of_the_data_set(self, dataset, flags, expected):
         args = module.parse([dataset, *flags])
         assert (args.width, args.epochs, args.mirror) == expected
-        assert os.path.relpath(args.out, module.FOLDER) == dataset + '.npz'
+        assert os.path.relpath(args.out, config.INCEPTION_MODEL) == dataset + '.npz'
         assert ('--mirror' in module._command(args)) == args.mirror
 
     @pytest.mark.parametrize('flags, message', [

@@ -10,6 +10,7 @@ from util import config, dataset, metrics, scorer
 from util.files import UserError
 from util.inception import convert, weights
 from util.inception.network import Inception
+from util.npz import fingerprint
 from util.reference import Reference
 
 
@@ -31,7 +32,7 @@ def test_no_scorer(name):
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
     """An empty folder where scorers are looked for."""
-    monkeypatch.setattr(scorer, 'FOLDER', str(tmp_path))
+    monkeypatch.setattr(scorer, 'INCEPTION_MODEL', str(tmp_path))
     monkeypatch.setattr(weights, 'PATH', str(tmp_path / 'inception-2015-12-05.npz'))
     return tmp_path
 
@@ -98,7 +99,7 @@ def test_inception(monkeypatch, random_inception):
     monkeypatch.setattr(weights, 'PATH', str(random_inception))
     inception = scorer.load_scorer('inception')
     assert inception.device_kind == 'cpu'
-    assert inception.fingerprint == weights.fingerprint(random_weights())
+    assert inception.fingerprint == fingerprint(random_weights())
     assert inception.fingerprint[:8] in inception.describe()
     images = np.random.RandomState(0).randint(0, 256, (3, 3, 16, 16)).astype('u1')
     features, probabilities = inception(images)

@@ -25,6 +25,8 @@ def parallel_map(function, items, most=None):
     """
     controller = threadpoolctl.ThreadpoolController()
     numbers = [library['num_threads'] for library in controller.select(user_api='blas').info()]
-    n_threads = max(numbers, default=1) if most is None else min(most, max(numbers, default=1))
+    n_threads = max(numbers, default=1)
+    if most is not None:
+        n_threads = min(n_threads, most)
     with controller.limit(limits=1, user_api='blas'), concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(function, items))

@@ -5,7 +5,6 @@ import os
 import sys
 
 from util import download
-from util.download import file_digest
 from util.files import UserError
 from util.inception import graphdef, layers, torchfile, weights
 
@@ -116,31 +115,31 @@ def _load(path, verify):
     """Checked arrays by name, and their origin."""
     try:
         with open(path, 'rb') as f:
-            head = f.read(16)
-        if torchfile.is_torch_file(head):
-            return _load_torch(path, verify)
-        if verify and head.startswith(b'\x1f\x8b'):
-            _check_size(path, os.path.getsize(path), SOURCES['tensorflow'].size, 'archive')
+            load = _load_torch if torchfile.is_torch_file(f.read(16)) else _load_graph
+        arrays, origin = load(path, verify)
     except OSError as error:
         raise UserError('cannot read {}: {}'.format(path, error.strerror or error)) from error
+    weights.check(arrays, path)
+    return arrays, origin
+
+
+def _load_graph(path, verify):
+    if verify and graphdef.is_archive(path):
+        _check_size(path, os.path.getsize(path), SOURCES['tensorflow'].size, 'archive')
     content = graphdef.read_bytes(path)
     if verify:
         _check_size(path, len(content), GRAPH_SIZE, 'graph ' + graphdef.NAME)
     found = hashlib.sha256(content).hexdigest()
     origin = _origin(path, 'TensorFlow graph', found, GRAPH_SHA256, verify)
-    arrays = graphdef.read_graph(content, path)
-    weights.check(arrays, path)
-    return arrays, origin
+    return graphdef.read_graph(content, path), origin
 
 
 def _load_torch(path, verify):
     source = SOURCES['pytorch']
     if verify:
         _check_size(path, os.path.getsize(path), source.size, 'PyTorch file')
-    origin = _origin(path, 'PyTorch file', file_digest(path, 'sha256'), source.sha256, verify)
-    arrays = _rename(torchfile.read_torch_file(path), path)
-    weights.check(arrays, path)
-    return arrays, origin
+    origin = _origin(path, 'PyTorch file', download.file_digest(path, 'sha256'), source.sha256, verify)
+    return _rename(torchfile.read_torch_file(path), path), origin
 
 
 def _check_size(path, found, expected, label):

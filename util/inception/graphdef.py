@@ -58,6 +58,12 @@ def graph_class():
 # ------------------------------------------------------------------------------------------------------------ the file
 
 
+def is_archive(path):
+    """Whether a file is packed with gzip, as the archive is. Raises OSError."""
+    with open(path, 'rb') as f:
+        return f.read(2) == b'\x1f\x8b'
+
+
 def read_bytes(path):
     """The content of a file that holds a graph.
 
@@ -73,10 +79,9 @@ def read_bytes(path):
 
     """
     try:
+        if is_archive(path):
+            return _read_archive(path)
         with open(path, 'rb') as f:
-            if f.read(2) == b'\x1f\x8b':  # gzip
-                return _read_archive(path)
-            f.seek(0)
             content = f.read(_MAX_SIZE + 1)
     except OSError as error:
         raise UserError('cannot read {}: {}'.format(path, error.strerror or error)) from error

@@ -55,6 +55,16 @@ class Block:
     torch_name: str
     branches: tuple
 
+    @property
+    def prefix(self):
+        """What comes before the names of its convolutions in the graph; nothing for a block without a name."""
+        return self.name + '/' if self.name else ''
+
+    @property
+    def torch_prefix(self):
+        """The same in the PyTorch weights."""
+        return self.torch_name + '.' if self.torch_name else ''
+
 
 def _block_35(name, torch_name, n_pool):
     return Block(name, torch_name, (
@@ -164,7 +174,7 @@ def walk(steps=STEPS, n_in=3, prefix='', torch_prefix=''):
             found.append(Layer(prefix + step.name, torch_prefix + step.torch_name, n_in, step))
             n_in = step.n_out
         elif isinstance(step, Block):
-            below = prefix + step.name + '/' * bool(step.name), torch_prefix + step.torch_name + '.' * bool(step.name)
+            below = prefix + step.prefix, torch_prefix + step.torch_prefix
             branches = [walk(branch, n_in, *below) for branch in step.branches]
             found += [layer for layers, _ in branches for layer in layers]
             n_in = sum(n_out for _, n_out in branches)

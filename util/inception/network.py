@@ -6,6 +6,7 @@ from util.engine import inference
 from util.engine.threads import parallel_map
 from util.inception import layers, weights
 from util.inception.resize import resize_bilinear
+from util.npz import fingerprint
 
 _CPU_BATCH, _GPU_BATCH = 4, 64  # pictures at a time: of a thread; of the GPU
 
@@ -80,7 +81,7 @@ class Inception(chainer.Chain):
             network[layer.name].set(*(arrays['{}/{}'.format(layer.name, key)] for key in (
                 'W', 'gamma', 'beta', 'mean', 'var')))
         network.softmax_W.array[...] = arrays['softmax/W']
-        network.fingerprint = weights.fingerprint(arrays)
+        network.fingerprint = fingerprint(arrays)
         return network
 
     def forward(self, images):
@@ -122,8 +123,8 @@ class Inception(chainer.Chain):
             if isinstance(step, layers.Conv):
                 x = self[prefix + step.name](x)
             elif isinstance(step, layers.Block):
-                below = prefix + step.name + '/' * bool(step.name)
-                x = self.xp.concatenate([self._apply(branch, x, below) for branch in step.branches], axis=3)
+                branches = [self._apply(branch, x, prefix + step.prefix) for branch in step.branches]
+                x = self.xp.concatenate(branches, axis=3)
             else:
                 x = POOLS[step](self.xp, x)
         return x

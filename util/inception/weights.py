@@ -1,17 +1,16 @@
 """The file of the Inception network's weights: one npz, whatever kind of file they were released in."""
 import dataclasses
-import hashlib
 import os
 
 import numpy as np
 
+from util.config import INCEPTION_MODEL
 from util.files import UserError, atomic_write
 from util.inception import layers
 from util.npz import DamagedFile, read_npz, write_npz
 
 FORMAT = 'inception-2015-12-05 1'
-_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'inception_model')
-PATH = os.path.join(_FOLDER, 'inception-2015-12-05.npz')
+PATH = os.path.join(INCEPTION_MODEL, 'inception-2015-12-05.npz')
 _META = 'meta/'  # prefix of the names that are no weights
 
 
@@ -126,12 +125,3 @@ def read(path):
     arrays = {name: array for name, array in arrays.items() if not name.startswith(_META)}
     check(arrays, path)
     return arrays, origin
-
-
-def fingerprint(arrays):
-    """The SHA-256, in hexadecimal digits, of weights: of names and numbers, whichever file they came by."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + b'\0')
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()

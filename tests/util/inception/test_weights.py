@@ -10,7 +10,7 @@ from tests.inception_files import small_network, small_weights
 from util.files import UserError
 from util.inception import layers, weights
 from util.inception.weights import Origin
-from util.npz import write_npz
+from util.npz import fingerprint, write_npz
 
 
 @pytest.fixture
@@ -85,14 +85,14 @@ def test_equal_input_gives_equal_bytes(arrays, tmp_path):
 
 
 def test_the_fingerprint_is_of_names_and_numbers(arrays):
-    first = weights.fingerprint(arrays)
+    first = fingerprint(arrays)
     assert re.fullmatch('[0-9a-f]{64}', first)
-    assert weights.fingerprint({name: np.asfortranarray(a) for name, a in reversed(arrays.items())}) == first
+    assert fingerprint({name: np.asfortranarray(a) for name, a in reversed(arrays.items())}) == first
     arrays['conv/gamma'], arrays['conv/beta'] = arrays['conv/beta'], arrays['conv/gamma']
-    assert weights.fingerprint(arrays) != first
+    assert fingerprint(arrays) != first
     arrays['conv/gamma'], arrays['conv/beta'] = arrays['conv/beta'], arrays['conv/gamma']
     arrays['conv/W'].view(np.int32)[1, 2, 0, 1] ^= 1
-    assert weights.fingerprint(arrays) != first
+    assert fingerprint(arrays) != first
 
 
 FAULTS = [
