@@ -20,7 +20,7 @@ from chainer.training import extensions
 
 from util import config, noise
 from util.cli import Parser, path, run_command
-from util.dataset import load
+from util.dataset import load, split_name
 from util.device import get_device
 from util.files import UserError, atomic_write
 from util.npz import DamagedFile, read_npz, write_npz
@@ -361,6 +361,8 @@ def main(argv=None):
     """The command line: train, measure, write."""
     args = parse(argv)
     row, device = config.resolve(dataset=args.dataset).dataset, get_device(args.device)
+    if split_name(row, 'train') == split_name(row, 'test'):
+        raise UserError(f'dataset {args.dataset}: its pictures are not split, and none could be held out')
     data, held_out = (load(row, split, args.data_dir) for split in ('train', 'test'))
     if data.labels is None:
         raise UserError(f'dataset {args.dataset}: its pictures have no labels, and a classifier needs them')

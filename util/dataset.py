@@ -1,25 +1,25 @@
-"""Where pictures come from (CIFAR-10, scikit-learn's digits, any folder), and the batches that a run draws from them.
+"""Where pictures come from (CIFAR-10, STL-10, ImageNet, scikit-learn's digits, any folder), and the batches that a run
+draws from them.
 
-Pictures stay uint8, (N, 3, H, W), RGB, in memory or on the GPU; a batch becomes float32 when it is drawn. Batch
-number k is a pure function of (seed, k), so a resumed run sees what the undisturbed run would have seen.
+Pictures stay uint8, (N, 3, H, W), RGB, in memory, on the GPU or in a mapped file; a batch becomes float32 when it is
+drawn. Batch number k is a pure function of (seed, k), so a resumed run sees what the undisturbed run would have seen.
 """
 import dataclasses
+import functools
 import hashlib
-import os
-import warnings
 
 import chainer
 import numpy as np
-import tqdm
 from chainer.backends import cuda
-from PIL import Image, ImageOps
+from PIL import Image
 
-from util import cifar10, noise
+from util import cifar10, folder, imagenet, noise, stl10
 from util.files import UserError
+from util.pictures import resize
+from util.prepared import gather, release
 
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
-_FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP')
 _BELOW_256 = float(np.nextafter(np.float32(256), np.float32(0)))
+_RELEASE = 1 << 26  # bytes of pictures taken from a mapped file, after which its memory is given back
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,12 +27,12 @@ class Pictures:
     """A set of pictures and what it exactly is.
 
     Attributes:
-        images (numpy.ndarray): uint8, (N, 3, H, W), RGB.
+        images (numpy.ndarray): uint8, (N, 3, H, W), RGB. For imagenet a read-only ``numpy.memmap``.
         labels (numpy.ndarray or None): int32, (N,).
-        name (str): ``'cifar10'``, ``'digits'`` or ``'folder'``.
+        name (str): The source: ``'cifar10'``, ``'digits'``, ``'folder'``, ``'stl10'`` or ``'imagenet'``.
         source (str): One line for people: what this is, for captions and for ``environment.json``.
-        fingerprint (str): An MD5 in hexadecimal digits: of the archive (cifar10), of the batch files (cifar10 from an
-            extracted archive), of the pixels (digits), of the names and pixels (folder).
+        fingerprint (str): An MD5 in hexadecimal digits: of the archive (cifar10, stl10), of the files read (the same
+            from an extracted archive), of the pixels (digits), of the names and pixels (folder, imagenet).
 
     """
 
@@ -47,14 +47,18 @@ def load(row, split='train', data_dir=None):
     """Load the pictures that a row of ``configs/datasets.yml`` names.
 
     Args:
-        row (Mapping or object): Its ``source`` is ``'cifar10'``, ``'digits'`` or ``'folder'``; its ``size`` is the
-            height and width of the result.
-        split (str): ``'train'``, ``'test'`` or ``'all'``. CIFAR-10 has 50,000 and 10,000 pictures, ``'all'`` is train,
-            then test. The digits are split once and for all, about 80 % to 20 % of each class; ``'all'`` is the 1,797
-            in their own order. A folder is not split: every value gives all of it.
-        data_dir (str or None): The flag ``--data-dir``. For cifar10 an archive in the layout of cifar-10-python.tar.gz,
-            a folder with one of that name, or an extracted one; without it the original is fetched into Chainer's
-            download cache. For folder, where it is required, the directory of pictures. The digits need none.
+        row (Mapping or object): Its ``source`` is ``'cifar10'``, ``'digits'``, ``'folder'``, ``'stl10'`` or
+            ``'imagenet'``; its ``size`` is the height and width of the result. ``n_classes``, if it has one and it is
+            not 0: the labels must be there, and below it. ``part``, for stl10: ``'unlabeled'`` or ``'labelled'``.
+        split (str): ``'train'``, ``'test'`` or ``'all'``. CIFAR-10 has 50,000 and 10,000 pictures, STL-10 100,000
+            unlabeled ones (or 5,000 labelled ones) and 8,000; ``'all'`` is train, then test. The digits are split once
+            and for all, about 80 % to 20 % of each class; ``'all'`` is the 1,797 in their own order. A folder and
+            ImageNet are not split: every value gives all of it.
+        data_dir (str or None): The flag ``--data-dir``. For cifar10 and stl10 an archive in the layout of
+            cifar-10-python.tar.gz or stl10_binary.tar.gz, a folder with one of that name, or an extracted one; without
+            it the original is fetched into Chainer's download cache. For folder, where it is required, the directory of
+            pictures; when all are in its sub-directories, these are their classes. For imagenet, where it is required,
+            the directory of class directories, or a file that was prepared from it. The digits need none.
 
     Returns:
         Pictures
@@ -63,20 +67,45 @@ def load(row, split='train', data_dir=None):
         UserError: Something is missing, broken, or not what it should be.
 
     """
-    source, size = (row[key] if hasattr(row, 'keys') else getattr(row, key) for key in ('source', 'size'))
-    loaders = {'cifar10': _load_cifar10, 'digits': _load_digits, 'folder': _load_folder}
+    source, size, part, n_classes = (_value(row, key, default) for key, default in (
+        ('source', None), ('size', None), ('part', 'unlabeled'), ('n_classes', 0)))
+    loaders = {'cifar10': _load_cifar10, 'digits': _load_digits,
+               'folder': lambda size, split, data_dir: folder.read(size, data_dir),
+               'stl10': functools.partial(stl10.read, part),
+               'imagenet': lambda size, split, data_dir: imagenet.read(size, data_dir)}
     if source not in loaders:
         raise UserError('dataset source {!r} is not known; there are {}'.format(source, ', '.join(loaders)))
     if not isinstance(size, int) or size < 1:
         raise UserError(f'dataset size must be a positive integer, not {size!r}')
+    if type(n_classes) is not int or n_classes < 0:
+        raise UserError(f'dataset.n_classes must be an integer of at least 0, not {n_classes!r}')
     if split not in ('train', 'test', 'all'):
         raise UserError(f"dataset split must be 'train', 'test' or 'all', not {split!r}")
-    return loaders[source](size, split, data_dir)
+    images, labels, description, fingerprint = loaders[source](size, split, data_dir)
+    if n_classes:
+        _check_classes(n_classes, labels, description)
+    return Pictures(images, labels, source, description, fingerprint)
+
+
+def _value(row, key, default):
+    """A value of a mapping or an object, or the default where it has none."""
+    return row.get(key, default) if hasattr(row, 'keys') else getattr(row, key, default)
+
+
+def _check_classes(n_classes, labels, description):
+    """Refuse pictures that a GAN of so many classes cannot be trained on."""
+    if labels is None:
+        raise UserError(f'dataset.n_classes is {n_classes}, but these pictures have no classes: {description} (of a '
+                        'folder, every picture in a sub-directory would have one); expected --set dataset.n_classes=0')
+    found = int(labels.max()) + 1
+    if found > n_classes:
+        raise UserError(f'dataset.n_classes is {n_classes}, but these pictures have {found} classes: {description}; '
+                        f'expected --set dataset.n_classes={found}')
 
 
 def split_name(row, split):
     """What a split of the data set of a row really is: ``'all'`` where its pictures are not split."""
-    return 'all' if row.source == 'folder' else split
+    return 'all' if row.source in ('folder', 'imagenet') else split
 
 
 def _load_cifar10(size, split, data_dir):
@@ -84,18 +113,7 @@ def _load_cifar10(size, split, data_dir):
     source = f'CIFAR-10, {len(images)} pictures ({split}), {origin}'
     if size != 32:
         source += f', resized to {size}x{size}'
-    return Pictures(_resize(images, size, Image.Resampling.BILINEAR), labels, 'cifar10', source, md5)
-
-
-def _resize(images, size, resample):
-    """Resize uint8 (N, 3, H, W) pictures with Pillow."""
-    if images.shape[2:] == (size, size):
-        return images
-    out = np.empty((len(images), 3, size, size), np.uint8)
-    for target, image in zip(out, images, strict=True):
-        resized = Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), resample)
-        target[...] = np.asarray(resized).transpose(2, 0, 1)
-    return out
+    return resize(images, size, Image.Resampling.BILINEAR), labels, source, md5
 
 
 def _load_digits(size, split, data_dir):
@@ -108,66 +126,9 @@ def _load_digits(size, split, data_dir):
         members = np.flatnonzero(labels == digit)
         held_out[members[noise.permutation(len(members), 0, digit)[:round(len(members) / 5)]]] = True
     chosen = {'train': ~held_out, 'test': held_out, 'all': np.full(len(labels), True)}[split]
-    images = _resize(np.repeat(grey[chosen, None], 3, axis=1), size, Image.Resampling.BICUBIC)
+    images = resize(np.repeat(grey[chosen, None], 3, axis=1), size, Image.Resampling.BICUBIC)
     source = f"scikit-learn's digits, {len(images)} pictures ({split}) of 8x8, resized to {size}x{size}"
-    return Pictures(images, labels[chosen], 'digits', source, hashlib.md5(images, usedforsecurity=False).hexdigest())
-
-
-def _load_folder(size, split, data_dir):
-    if data_dir is None:
-        raise UserError('--data-dir is required with a dataset of source folder: the directory of pictures')
-    if not os.path.isdir(data_dir):
-        raise UserError(f'--data-dir {data_dir}: there is no such directory')
-    names = _picture_names(data_dir)
-    if not names:
-        raise UserError('--data-dir {}: there are no pictures ({}) in it'.format(data_dir, ', '.join(_SUFFIXES)))
-    images = np.empty((len(names), 3, size, size), np.uint8)
-    digest = hashlib.md5(usedforsecurity=False)
-    for image, name in zip(images, tqdm.tqdm(names, 'pictures', disable=len(names) <= 1000), strict=True):
-        image[...] = _read_picture(os.path.join(data_dir, name), size)
-        digest.update(os.fsencode(name) + b'\0' + image.tobytes())
-    folder = os.path.basename(os.path.abspath(data_dir))
-    source = f'{len(names)} pictures in the folder {folder}, cropped to squares and resized to {size}x{size}'
-    return Pictures(images, None, 'folder', source, digest.hexdigest())
-
-
-def _picture_names(root):
-    """Sorted paths, relative to ``root`` and with ``/``, of the pictures in it, at any depth, hidden ones left out."""
-    def refuse(error):
-        raise UserError(f'cannot read {error.filename}: {error.strerror}')
-
-    names = []
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        names += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, '/') for name in files
-                  if name.lower().endswith(_SUFFIXES) and not name.startswith('.')]
-    return sorted(names)
-
-
-def _read_picture(path, size):
-    """Read one file: upright, RGB, its middle square, resized with a filter that averages; uint8 (3, size, size)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as file:
-                image = _to_rgb(ImageOps.exif_transpose(file))
-        side = min(image.size)
-        left, top = ((length - side) // 2 for length in image.size)
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    except Exception as error:  # Pillow's readers raise nearly everything
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'cannot read the picture {path}: {reason}') from error
-    return np.asarray(image).transpose(2, 0, 1)
-
-
-def _to_rgb(image):
-    """Convert any mode to RGB: 16 bits lose the lower 8, transparency shows white."""
-    if image.mode.startswith('I'):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
+    return images, labels[chosen], source, hashlib.md5(images, usedforsecurity=False).hexdigest()
 
 
 def to_float(images, uniform):
@@ -212,33 +173,57 @@ class BatchIterator(chainer.dataset.Iterator):
     only state.
 
     Args:
-        images (numpy.ndarray): uint8, (N, 3, H, W). Sent to the device once.
+        images (numpy.ndarray): uint8, (N, 3, H, W). Sent to the device once; but of a ``numpy.memmap``, which is too
+            large for that, each batch is gathered on the host.
         batchsize (int): B.
         seed (int): The run's seed.
         device: A Chainer device, or what :func:`chainer.get_device` takes for one: CPU or GPU.
+        labels (numpy.ndarray or None): int32, (N,). With them, a batch is a tuple of pictures and their labels.
 
     Raises:
-        ValueError: ``batchsize`` is below 1, or there are no pictures.
+        ValueError: ``batchsize`` is below 1, there are no pictures, or not as many labels.
 
     """
 
-    def __init__(self, images, batchsize, seed, device='@numpy'):
+    def __init__(self, images, batchsize, seed, device='@numpy', labels=None):
         if batchsize < 1 or not len(images):
             raise ValueError(f'expected pictures and a batchsize of at least 1: {len(images)} and {batchsize}')
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f'expected a label for each of {len(images)} pictures, not {len(labels)}')
         self.batch_size = batchsize
         self._device = chainer.get_device(device)
-        self._images = self._device.send(images)
+        self._mapped = isinstance(images, np.memmap)
+        self._taken = 0  # bytes since the memory of a mapped file was given back
+        # Where pictures, labels and their order are: gathering a batch needs all three in one place
+        self._home = chainer.get_device('@numpy') if self._mapped else self._device
+        self._images = images if self._mapped else self._home.send(images)
+        self._labels = None if labels is None else self._home.send(np.asarray(labels, np.int32))
         self._seed = seed
         self._drawn = 0
-        self._order_of = None, None  # epoch, its permutation on the device
+        self._order_of = None, None  # epoch, its permutation
 
     def __next__(self):
-        """Draw the next batch: float32, (B, 3, H, W), on the device, in [-1, 1)."""
+        """Draw the next batch, on the device.
+
+        Returns:
+            numpy.ndarray or cupy.ndarray, or a tuple: Pictures, float32, (B, 3, H, W), in [-1, 1); where there are
+            labels, also these, int32, (B,).
+
+        """
         xp, number = self._device.xp, self._drawn
         with chainer.using_device(self._device):
-            images = self._images[self._indices(number)]
+            indices = self._indices(number)
+            images = gather(self._images, indices) if self._mapped else self._images[indices]
+            images = self._device.send(images)
             uniform = noise.uniform(xp, images.shape, self._seed, number, 'dequantisation')
             batch = to_float(images, uniform)
+            if self._labels is not None:
+                batch = batch, self._device.send(self._labels[indices])
+        if self._mapped:
+            self._taken += images.nbytes
+            if self._taken >= _RELEASE:
+                release(self._images)
+                self._taken = 0
         self._drawn = number + 1
         return batch
 
@@ -247,10 +232,10 @@ class BatchIterator(chainer.dataset.Iterator):
         while position < stop:
             epoch, offset = divmod(position, len(self._images))
             if self._order_of[0] != epoch:
-                self._order_of = epoch, self._device.send(noise.permutation(len(self._images), self._seed, epoch))
+                self._order_of = epoch, self._home.send(noise.permutation(len(self._images), self._seed, epoch))
             parts.append(self._order_of[1][offset:offset + stop - position])
             position += len(parts[-1])
-        return parts[0] if len(parts) == 1 else self._device.xp.concatenate(parts)
+        return parts[0] if len(parts) == 1 else self._home.xp.concatenate(parts)
 
     @property
     def epoch(self):

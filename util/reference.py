@@ -14,6 +14,7 @@ import numpy as np
 from util import metrics
 from util.files import UserError, atomic_write
 from util.npz import DamagedFile, read_npz, write_npz
+from util.prepared import gather, release
 from util.scorer import CHUNK, look
 
 FOLDER = os.path.join('chainer-spectral-normalization', 'references')  # below Chainer's data sets
@@ -55,16 +56,16 @@ def load_reference(scorer, pictures, split, n_samples=None, say=print):
         UserError: There are fewer than 2 pictures, or fewer than ``n_samples``.
 
     """
-    images = _choose(pictures, n_samples)
-    name = '{} {} {} ({:.8})'.format(len(images), pictures.name, split, pictures.fingerprint)
-    path = _path(scorer, pictures, split, images)
-    arrays = _read(path, len(images), say)
+    indices = _choose(pictures, n_samples)
+    n = len(indices)
+    name = '{} {} {} ({:.8})'.format(n, pictures.name, split, pictures.fingerprint)
+    path = _path(scorer, pictures, split, indices)
+    arrays = _read(path, n, say)
     if arrays is None:
-        if len(images) > 2000:
+        if n > 2000:
             say('Looking at the {} real pictures that scores compare with; this is done once and kept in {}'.format(
-                len(images), os.path.dirname(path)))
-        features, _ = look(scorer, (images[i:i + CHUNK] for i in range(0, len(images), CHUNK)), len(images),
-                           'real pictures')
+                n, os.path.dirname(path)))
+        features, _ = look(scorer, _chunks(pictures.images, indices), n, 'real pictures')
         mean, cov = metrics.statistics(features)
         arrays = {'features': features, 'mean': mean, 'cov': cov}
         _write(path, arrays, say)
@@ -79,22 +80,30 @@ def _choose(pictures, n_samples):
         raise UserError('at least 2 real pictures are needed to compare with; {} has {}'.format(
             pictures.source, available))
     if n_samples in (None, available):
-        return pictures.images
+        return np.arange(available)
     if n_samples > available:
         raise UserError('protocol.reference_samples: {} real pictures are wanted to compare with; there are {}'.format(
             n_samples, available))
-    return pictures.images[np.random.RandomState(_SEED).choice(available, n_samples, replace=False)]
+    return np.random.RandomState(_SEED).choice(available, n_samples, replace=False)
 
 
-def _path(scorer, pictures, split, images):
+def _chunks(images, indices):
+    """The chosen pictures, a few at a time: they may lie in a file that is larger than the memory."""
+    for i in range(0, len(indices), CHUNK):
+        yield gather(images, indices[i:i + CHUNK])
+        release(images)
+
+
+def _path(scorer, pictures, split, indices):
     parts = [scorer.name, '{:.16}'.format(scorer.fingerprint), scorer.device_kind,
-             pictures.name, split, str(len(images)), '{:.16}'.format(_hash(images))]
+             pictures.name, split, str(len(indices)), '{:.16}'.format(_hash(pictures.images, indices))]
     return os.path.join(chainer.dataset.get_dataset_root(), FOLDER, '-'.join(parts) + '.npz')
 
 
-def _hash(images):
-    digest = hashlib.sha256(str(images.shape).encode())
-    digest.update(np.ascontiguousarray(images).data)
+def _hash(images, indices):
+    digest = hashlib.sha256(str((len(indices), *images.shape[1:])).encode())
+    for chunk in _chunks(images, indices):
+        digest.update(chunk.data)
     return digest.hexdigest()
 
 

@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from util.archive import read_files
+from util.archive import read_files, stream_files
 from util.files import UserError
 
 
@@ -38,6 +38,38 @@ def test_regular_files_in_their_order_and_nothing_on_the_disk(path, tmp_path):
 def test_limits(path, limits, message):
     with pytest.raises(UserError, match=message):
         read(path, **limits)
+
+
+def test_streams(path):
+    read, sizes = {}, []
+    for name, file, size in stream_files(path, 'a test', lambda name: name != '/c', 100, 1 << 20, 10):
+        read.setdefault(name, []).append(file.read(2) + b'|' + file.read(9))
+        sizes.append(size)
+    assert (read, sizes) == ({'x/a': [b'aa|', b'ag|ain'], '../b': [b'bb|b']}, [2, 3, 5])
+    unread = [name for name, _, _ in stream_files(path, 'a test', lambda name: True, 100, 1 << 20, 10)]
+    assert unread == ['x/a', '../b', '/c', 'x/a']  # what nobody reads is passed over
+
+
+@pytest.mark.parametrize('damage', ['cut short', 'wrong byte'])
+def test_damage_that_shows_while_a_file_is_read(tmp_path, damage):
+    with tarfile.open(tmp_path / 'a.tar.gz', 'w:gz', compresslevel=0) as archive:
+        info = tarfile.TarInfo('a')
+        info.size = 100_000
+        archive.addfile(info, io.BytesIO(bytes(100_000)))
+    blob = bytearray((tmp_path / 'a.tar.gz').read_bytes())
+    if damage == 'cut short':
+        del blob[80_000:]
+    else:  # the length of the second block, which is stored as it is, does not fit its complement any more
+        start = blob.index(b'a.tar\0') + 6
+        start += 5 + int.from_bytes(blob[start + 1:start + 3], 'little')
+        assert blob[start + 1] ^ blob[start + 3] == 255
+        blob[start + 1] ^= 1
+    (tmp_path / 'a.tar.gz').write_bytes(blob)
+    files = stream_files(str(tmp_path / 'a.tar.gz'), 'a test', lambda name: True, 1 << 20, 1 << 20, 10)
+    with pytest.raises(UserError, match='is damaged or cut short') as error:
+        for _, file, size in files:
+            assert file.read(size) is None  # does not come so far
+    assert '\n' not in str(error.value)
 
 
 def test_a_chain_of_headers(tmp_path):

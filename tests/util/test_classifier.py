@@ -308,10 +308,14 @@ class TestTraining:
         assert run_command(module.main, ['digts', '--out', str(tmp_path / 'c.npz')]) == 2
         assert "no 'digts' in configs/datasets.yml" in capsys.readouterr().err
 
+    def test_pictures_that_are_not_split(self, tmp_path, capsys):
+        assert run_command(module.main, ['folder', '--out', str(tmp_path / 'c.npz')]) == 2
+        assert 'none could be held out' in capsys.readouterr().err
+
     def test_pictures_without_labels(self, monkeypatch, tmp_path, capsys):
         unlabelled = dataset.Pictures(pictures().images, None, 'folder', '', '')
         monkeypatch.setattr(module, 'load', lambda row, split, data_dir: unlabelled)
-        assert run_command(module.main, ['folder', '--out', str(tmp_path / 'c.npz')]) == 2
+        assert run_command(module.main, ['stl10', '--out', str(tmp_path / 'c.npz')]) == 2
         assert 'no labels' in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
 
