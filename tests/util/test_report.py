@@ -1,4 +1,4 @@
-"""The table: which run stands where, under which name, and what it never says."""
+"""The tables of runs: which run stands where, under which name, and what they never say."""
 import csv
 import io
 import json
@@ -6,45 +6,54 @@ import os
 import re
 
 import pytest
-import yaml
 
-from util import cifar10, report, rundir, scores
+from util import cifar10, config, rundir, scores
 from util.cli import run_command
 from util.config import resolve
 from util.files import UserError
+from util.report.__main__ import main
+from util.report.markdown import render_markdown
+from util.report.runs import read_methods
 
 SCORES = ((0, 1.0), (25, 6.0), (50, 5.4321))
 ABOUT = ['the source', 'the protocol']
 
 
 def make_run(path, name='digits', rows=SCORES, done=True, fingerprint='f', splits=1, source="scikit-learn's digits",
-             sessions=(('CPU, 2 cores', 'abc123'),), **options):
-    """Write what the table reads of a run: its Config, environment and scores."""
+             sessions=(('CPU, 2 cores', 'abc123'),), protocol_of_scores='quick', diverged_at=None, **options):
+    """Write what the tables read of a run: its Config, environment and scores, (iteration, score[, Frechet distance])
+    each.
+    """
     path.mkdir(parents=True)
     resolve(**{'profile': 'quick', 'iterations': 50, **options}).save(str(path / 'config.yml'))
     environment = {'data': {'source': source, 'fingerprint': fingerprint, 'pictures': 10},
                    'sessions': [{'device': device, 'commit': commit} for device, commit in sessions]}
     (path / 'environment.json').write_text(json.dumps(environment))
     table = scores.ScoreTable(str(path / 'scores.csv'))
-    for iteration, mean in rows:
-        table.put({'iteration': iteration, 'scorer': name, 'weights': '0a1b2c3d', 'protocol': 'quick',
-                   'score_mean': mean, 'score_std': 0.125, 'samples': 2000, 'splits': splits, 'frechet_distance': 30.26,
+    for iteration, mean, *distance in rows:
+        table.put({'iteration': iteration, 'scorer': name, 'weights': '0a1b2c3d', 'protocol': protocol_of_scores,
+                   'score_mean': mean, 'score_std': 0.125, 'samples': 2000, 'splits': splits,
+                   'frechet_distance': distance[0] if distance else 30.26 if iteration else 100.,
                    'kernel_distance': 0.0123, 'kernel_distance_std': 0.002, 'distance_samples': 1000,
                    'kernel_subsets': '20 x 500', 'reference': '1797 digits all'})
-    if done:
+    if done and diverged_at is None:
         (path / 'done').write_text('{}')
+    if diverged_at is not None:
+        reason = {'iteration': diverged_at, 'reason': 'in gen/l4/W', 'finished': 'now'}
+        (path / 'diverged').write_text(json.dumps(reason))
     return path
 
 
 def make_paper_run(path, name='inception', **options):
     source = 'CIFAR-10, 50000 pictures (train), the original archive'
-    return make_run(path, name, **{'profile': 'paper', 'fingerprint': cifar10.MD5, 'source': source, **options})
+    return make_run(path, name, **{'profile': 'paper', 'fingerprint': cifar10.MD5, 'source': source,
+                                   'protocol_of_scores': 'paper', **options})
 
 
 def sections(markdown):
     """Heading -> list of rows of its table, each a dict; checks that the columns are aligned."""
     found = {}
-    for part in markdown.split('\n## ')[1:]:
+    for part in re.split('\n###? ', markdown)[1:]:
         lines = [line for line in part.splitlines() if line.startswith('|')]
         assert len({tuple(m.start() for m in re.finditer(r'(?<!\\)\|', line)) for line in lines}) <= 1, 'not aligned'
         table = [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]] for line in lines]
@@ -54,12 +63,14 @@ def sections(markdown):
 
 def section(markdown, start):
     title, = [title for title in sections(markdown) if title.startswith(start)]
-    return sections(markdown)[title]
+    # A Config may have settings that these tests do not look at
+    return [{key: cell for key, cell in row.items() if key not in ('n_gen_ratio', 'decay_start')}
+            for row in sections(markdown)[title]]
 
 
 def make_tables(capsys, runs, out):
     """Run the command; returns Markdown, rows of the CSV, and stderr."""
-    assert run_command(report.main, [str(runs), '--out', str(out)]) == 0
+    assert run_command(main, [str(runs), '--out', str(out)]) == 0
     captured = capsys.readouterr()
     markdown = (out / 'table.md').read_text()
     assert captured.out == markdown
@@ -70,10 +81,10 @@ def test_a_quick_run(tmp_path, capsys):
     make_run(tmp_path / 'runs' / 'a-run', setting='C', seed=7)
     markdown, rows, err = make_tables(capsys, tmp_path / 'runs', tmp_path / 'out')
     title = "Quick runs: digits, a quarter of the width - not the paper's experiment"
-    assert sections(markdown)[title] == [{
+    assert section(markdown, title) == [{
         'run': 'a-run', 'dataset': 'digits', 'model': 'cnn', 'method': 'sn', 'setting': 'C', 'alpha': '0.0002',
         'beta1': '0.5', 'beta2': '0.999', 'n_dis': '1', 'profile': 'quick', 'seed': '7', 'iterations': '50 of 50',
-        'state': 'finished', 'score': '5.43 (50)', 'Frechet distance': '30.3',
+        'outcome': 'finished', 'score': '5.43 (50)', 'Frechet distance': '30.3',
         'kernel distance x 1000': '12.30 +- 2.00', 'best': '6.00 (25)',
         'scorer': 'digits 0a1b2c3d (digit-classifier score)', 'protocol': 'quick', 'samples': '2000 / 1',
         'of the distances': '1000, 20 x 500', 'compared with': '1797 digits all', 'data': '1',
@@ -82,20 +93,26 @@ def test_a_quick_run(tmp_path, capsys):
     row, = [row for row in rows if row['origin'] == 'run']
     assert row['table'] == 'quick' and float(row['other_score']) == 5.4321 and float(row['best_other_score']) == 6
     assert (float(row['other_kernel_distance']), row['kid'], row['weights']) == (0.0123, '', '0a1b2c3d')
+    assert (row['outcome'], row['untrained_frechet_distance'], row['lowest_at']) == ('finished', '100.0', '25')
     assert row['best_at'] == '25' and row['inception_score'] == row['fid'] == row['best_inception_score'] == ''
 
 
 def test_the_paper_s_numbers(tmp_path, capsys):
     make_run(tmp_path / 'runs' / 'a')
     markdown, rows, _ = make_tables(capsys, tmp_path / 'runs', tmp_path)
-    table = section(markdown, 'Inception Scores')
-    assert [(row['run'], row['Inception Score'], row['FID']) for row in table] == [
-        ('paper: real data', '11.24 +- 0.12', '7.8'), ('paper: SN-GANs', '7.42 +- 0.08', '29.3'),
-        ('paper: SN-GANs, hinge loss, Eq. (17)', '7.58 +- 0.12', '25.5')]
-    assert [row['setting'] for row in table if row['model']] == ['A-F, best letter not stated'] * 2
+    table = section(markdown, 'CIFAR-10')
+    assert [(row['method'], row['paper IS'], row['paper FID']) for row in table
+            if row['method'] == 'Real data' or row['variables'].startswith('METHOD=sn ')] == [
+        ('Real data', '11.24 +- 0.12', '7.8'), ('SN-GANs', '7.42 +- 0.08', '29.3')]
+    assert not any(row['our IS'] or row['our FID'] or row['setting'] for row in table)
+    assert section(markdown, 'Inception Scores') == []
     assert 'No run here has been scored with the Inception network.' in markdown
     assert '1802.05957' in markdown and '5,000 generated pictures, 10 times' in ' '.join(markdown.split())
-    assert {row['inception_score'] for row in rows if row['origin'] == 'paper'} == {'11.24', '7.42', '7.58'}
+    paper = [row for row in rows if row['origin'] == 'paper']
+    assert {row['table'] for row in paper} == {'paper'} and not any(row['other_score'] for row in paper)
+    assert {'11.24', '7.42', '7.58'} < {row['inception_score'] for row in paper}
+    assert [row['setting'] for row in paper if row['label'] == 'SN-GANs'] == ['A-F, best letter not stated', 'B']
+    assert [row['fid_std'] for row in paper if row['inception_score'] == '8.22'] == ['0.21']
 
 
 def test_only_inception_stands_beside_the_paper(tmp_path, capsys):
@@ -105,14 +122,15 @@ def test_only_inception_stands_beside_the_paper(tmp_path, capsys):
     make_run(tmp_path / 'runs' / 'd', name='inception', dataset='cifar10', fingerprint=cifar10.MD5)
     markdown, rows, _ = make_tables(capsys, tmp_path / 'runs', tmp_path)
     inception = section(markdown, 'Inception Scores')
-    assert [row['run'] for row in inception if not row['run'].startswith('paper')] == ['a']
+    assert [row['run'] for row in inception] == ['a']
+    assert [row['our IS'] for row in section(markdown, 'CIFAR-10') if row['our IS']] == ['5.43 +- 0.12']
     assert inception[-1]['Inception Score'] == '5.43 +- 0.12 (50)' and inception[-1]['profile'] == 'paper'
     assert inception[-1]['FID'] == '30.3' and inception[-1]['KID x 1000'] == '12.30 +- 2.00'
     assert [row['run'] for row in section(markdown, 'Scores of other networks')] == ['b']
     assert [row['run'] for row in section(markdown, 'Quick runs: cifar10, digits')] == ['d', 'c']
     for title, table in sections(markdown).items():
-        if title != 'Inception Scores':
-            assert all('Inception Score' not in row and 'FID' not in row and 'KID x 1000' not in row for row in table)
+        if title not in ('Inception Scores', 'CIFAR-10', 'STL-10', 'ImageNet'):
+            assert not re.search('Inception Score|IS|FID|KID', ' '.join(key for row in table for key in row))
     assert {row['label'] for row in rows if row['other_score']} == {'b', 'c'}
     assert 'No run here has been scored' not in markdown
 
@@ -122,21 +140,30 @@ def test_a_run_that_has_not_finished_says_so(tmp_path, capsys):
     (run / 'snapshot_iter_000075.npz').write_text('')
     markdown, rows, _ = make_tables(capsys, tmp_path / 'runs', tmp_path)
     row, = section(markdown, 'Quick runs')
-    assert (row['iterations'], row['state'], row['score']) == ('75 of 100', 'NOT FINISHED', '5.43 (50)')
+    assert (row['iterations'], row['outcome'], row['score']) == ('75 of 100', 'NOT FINISHED', '5.43 (50)')
     row, = [row for row in rows if row['origin'] == 'run']
     assert (row['finished'], row['iterations'], row['planned']) == ('False', '75', '100')
 
 
 def test_order(tmp_path, capsys):
     wanted = [
-        ('cifar10', 'cnn', 'sn', 'A', 0), ('digits', 'cnn', 'none', 'F', 0), ('digits', 'cnn', 'sn', 'default', 2),
-        ('digits', 'cnn', 'sn', 'default', 10), ('digits', 'cnn', 'sn', 'A', 0), ('digits', 'cnn', 'sn', 'F', 0),
-        ('digits', 'cnn', 'sn', 'quick', 0), ('digits', 'sndcgan', 'none', 'B', 0)]
+        ('cifar10', 'cnn', 'sn', 'A', 0), ('digits', 'cnn', 'sn', 'default', 2), ('digits', 'cnn', 'sn', 'default', 10),
+        ('digits', 'cnn', 'none', 'A', 0), ('digits', 'cnn', 'sn', 'A', 0), ('digits', 'cnn', 'sn', 'F', 0),
+        ('digits', 'cnn', 'none', 'quick', 0), ('digits', 'sndcgan', 'none', 'B', 0)]
     keys = ('dataset', 'model', 'method', 'setting', 'seed')
     for i, values in enumerate(reversed(wanted)):
         make_run(tmp_path / 'runs' / str(i), **dict(zip(keys, values, strict=True)))
     table = section(make_tables(capsys, tmp_path / 'runs', tmp_path)[0], 'Quick runs')
     assert [tuple(row[key] for key in keys) for row in table] == [(*row[:4], str(row[4])) for row in wanted]
+
+
+@pytest.mark.parametrize('text', ['[', '', '3', None])
+def test_methods_that_cannot_be_read(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(config, 'CONFIGS', str(tmp_path))
+    if text is not None:
+        (tmp_path / 'methods.yml').write_text(text)
+    with pytest.raises(UserError, match='methods.yml: expected one row a method'):
+        read_methods()
 
 
 def test_what_flags_changed_is_said(tmp_path, capsys):
@@ -214,7 +241,7 @@ def test_damaged_runs_are_skipped_with_a_line(tmp_path, capsys, name, content):
 def test_no_runs(tmp_path, capsys, path):
     run = make_run(tmp_path / 'runs' / 'a')
     (run / 'scores.csv').unlink()
-    assert run_command(report.main, [str(tmp_path / path), '--out', str(tmp_path / 'out')]) == 2
+    assert run_command(main, [str(tmp_path / path), '--out', str(tmp_path / 'out')]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith('error: ') and os.path.basename(path) in last
     assert not (tmp_path / 'out').exists()
@@ -222,82 +249,27 @@ def test_no_runs(tmp_path, capsys, path):
 
 def test_without_arguments(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rundir, 'RUNS', str(tmp_path / 'results' / 'runs'))
-    assert run_command(report.main, []) == 2
+    assert run_command(main, []) == 2
     assert 'no scored run in' in capsys.readouterr().err
     make_run(tmp_path / 'results' / 'runs' / 'group' / 'a')
-    assert run_command(report.main, []) == 0
+    assert run_command(main, []) == 0
     assert sorted(os.listdir(tmp_path / 'results')) == ['runs', 'table.csv', 'table.md']
 
 
 def test_a_run_that_is_named_twice_stands_once(tmp_path, capsys):
     run = make_run(tmp_path / 'runs' / 'a')
-    assert run_command(report.main, [str(run), str(tmp_path / 'runs'), '--out', str(tmp_path)]) == 0
+    assert run_command(main, [str(run), str(tmp_path / 'runs'), '--out', str(tmp_path)]) == 0
     assert len(section(capsys.readouterr().out, 'Quick runs')) == 1
 
 
 def test_a_place_that_cannot_be_written(tmp_path, capsys):
     make_run(tmp_path / 'runs' / 'a')
     (tmp_path / 'file').write_text('')
-    assert run_command(report.main, [str(tmp_path / 'runs'), '--out', str(tmp_path / 'file')]) == 2
+    assert run_command(main, [str(tmp_path / 'runs'), '--out', str(tmp_path / 'file')]) == 2
     assert 'cannot write' in capsys.readouterr().err
 
 
-def published(tmp_path, **own):
-    with open(report.PUBLISHED, encoding='utf-8') as f:
-        tree = yaml.safe_load(f)
-    path = tmp_path / 'published.yml'
-    path.write_text(yaml.safe_dump({**tree, 'own': [own]}))
-    return str(path)
-
-
-OWN = {'label': 'my | first', 'dataset': 'cifar10', 'scorer': 'inception', 'settings': 'alpha 2e-4', 'score': 7,
-       'source': 'lab notebook, page 12'}
-
-
-def test_own_numbers(tmp_path):
-    rows, about = report.read_published(published(tmp_path, **OWN))
-    markdown = report.render_markdown(sorted(rows, key=report.sort_key), about)
-    row = section(markdown, 'Inception Scores')[-1]
-    assert (row['run'], row['setting'], row['Inception Score']) == (r'own: my \| first', 'alpha 2e-4', '7.00')
-    assert 'Own number "my | first": lab notebook, page 12' in markdown
-    rows, about = report.read_published(published(tmp_path, **{**OWN, 'scorer': 'digits'}))
-    markdown = report.render_markdown(sorted(rows, key=report.sort_key), about)
-    assert [row['run'] for row in section(markdown, 'Scores of other networks')] == [r'own: my \| first']
-    assert len(section(markdown, 'Inception Scores')) == 3
-
-
-def test_own_text_that_yaml_takes_for_a_number(tmp_path):
-    rows, about = report.read_published(published(tmp_path, **{**OWN, 'label': 3, 'model': 4, 'dataset': 5}))
-    markdown = report.render_markdown(sorted(rows, key=report.sort_key), about)
-    assert section(markdown, 'Inception Scores')[0]['run'] == 'own: 3'
-
-
-def test_the_documented_entry_is_right(tmp_path):
-    with open(report.PUBLISHED, encoding='utf-8') as f:
-        comment = re.search(r'(?:^#   .*\n)+', f.read(), re.M).group()
-    entry, = yaml.safe_load(re.sub(r'^#   ', '', comment, flags=re.M))
-    rows, _ = report.read_published(published(tmp_path, **entry))
-    assert rows[-1]['origin'] == 'own' and rows[-1]['score'] == 7.1
-
-
-@pytest.mark.parametrize('change, message', [
-    ({'source': None}, 'own: source is missing'), ({'settings': None}, 'own: settings is missing'),
-    ({'scorer': None}, 'own: scorer is missing'), ({'fid': 3}, 'own: fid is unknown'),
-    ({'score': 'seven'}, "own: score must be a number, not 'seven'")])
-def test_wrong_own_numbers(tmp_path, change, message):
-    with pytest.raises(UserError, match=message):
-        report.read_published(published(tmp_path, **{**OWN, **change}))
-
-
-@pytest.mark.parametrize('text', ['[', 'paper: []', '3', '{source: a, protocol: b, paper: [1], own: []}', None])
-def test_damaged_published_numbers(tmp_path, text):
-    path = tmp_path / 'p.yml'
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError, match='p.yml: expected source, protocol, paper, own'):
-        report.read_published(str(path))
-
-
 def test_markdown_of_nothing():
-    markdown = report.render_markdown([], ABOUT)
-    assert sections(markdown) == {'Inception Scores': []} and '- Published: the protocol' in markdown
+    markdown = render_markdown([], ABOUT)
+    assert sections(markdown) == {"The paper's Table 2, and ours beside it": [], 'Inception Scores': []}
+    assert '- Published: the protocol' in markdown
