@@ -2,18 +2,43 @@
 
 .DEFAULT_GOAL := help
 ROWS := default A B C D E F
-RUNS := normalize $(ROWS:%=setting-%)
+METHODS := none weight_clipping gan_gp wgan_gp batch_norm layer_norm weight_norm frobenius_norm orthonormal \
+    orthonormal_hinge sn sn_hinge sn_gp singular_value_clipping ssn bsn bssn
+# The scales that the configuration of Lin et al. tries on CIFAR-10
+FACTORS := 0.7 0.8 0.9 1.0 1.2 1.4 1.6 1.8 2.0 2.2 2.4 2.6 2.8 3.0 3.2 3.4 3.6 3.8 4.0
 
-# The command line of a run: a flag for each variable that is set. Values reach the shell in single quotes.
+# The sweeps and their runs, which are targets, too. The paper's Figures 1 and 2 are the grid.
+SETTINGS_RUNS := $(ROWS:%=setting-%)
+METHODS_RUNS := $(METHODS:%=method-%)
+GRID_METHODS := weight_clipping gan_gp wgan_gp batch_norm layer_norm weight_norm orthonormal sn
+GRID_SETTINGS := A B C D E F
+GRID_RUNS := $(foreach method,$(GRID_METHODS),$(GRID_SETTINGS:%=grid-$(method)-%))
+RESNET_RUNS := $(addprefix resnet-,resnet-orthonormal_hinge resnet-sn_hinge resnet_projection-sn_hinge)
+STL10_RUNS := $(addprefix stl10-,$(addprefix cnn-,weight_clipping wgan_gp layer_norm weight_norm orthonormal sn sn_hinge) \
+    resnet48-orthonormal_hinge resnet48-sn_hinge)
+IMAGENET_RUNS := $(addprefix imagenet-,resnet128_concat-sn_hinge resnet128_concat-orthonormal_hinge \
+    resnet128_projection-sn_hinge resnet128-sn_hinge)
+BSSN_RUNS := $(foreach method,ssn bssn,$(FACTORS:%=bssn-$(method)-%))
+SWEEPS := settings methods grid resnet stl10 imagenet bssn
+RUNS := normalize $(SETTINGS_RUNS) $(METHODS_RUNS) $(GRID_RUNS) $(RESNET_RUNS) $(STL10_RUNS) $(IMAGENET_RUNS) $(BSSN_RUNS)
+
+# The command line of a run: a flag for each variable that is set. Values reach the shell in single quotes. $(call run,
+# METHOD, SETTING, MODEL, DATASET) takes the user's variables for what a target leaves open.
 quote = '$(subst ','\'',$(1))'
 flag = $(if $(strip $(2)), $(1) $(call quote,$(2)))
-rows = $(call flag,--profile,$(PROFILE))$(call flag,--dataset,$(DATASET))$(call flag,--model,$(MODEL))
 scoring = $(call flag,--protocol,$(PROTOCOL))$(call flag,--scorer,$(SCORER))
 numbers = $(call flag,--iterations,$(ITERATIONS))$(call flag,--seed,$(SEED))
-places = $(call flag,--device,$(DEVICE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))
+places = $(call flag,--device,$(DEVICE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(TAG))
 keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
-method = $(call flag,--method,$(or $(strip $(METHOD)),sn))
-train = .venv/bin/python train.py$(method)$(call flag,--setting,$(1))$(rows)$(scoring)$(numbers)$(places)$(keys)
+method = $(call flag,--method,$(or $(1),$(strip $(METHOD)),sn))$(call flag,--setting,$(or $(2),$(SETTING)))
+rows = $(call flag,--profile,$(PROFILE))$(call flag,--dataset,$(or $(4),$(DATASET)))$(call flag,--model,$(or $(3),$(MODEL)))
+train = .venv/bin/python train.py$(method)$(rows)$(scoring)$(numbers)$(places)$(keys)$(5)
+# In a sweep, which says sweep=yes, a run that diverges (exit status 3) is a result like others
+sweep :=
+run = $(train)$(if $(sweep), || [ $$? -eq 3 ])
+
+# The n-th part of a target's name, counted from 1: the parts of grid-sn-A are grid, sn and A
+part = $(word $(1),$(subst -, ,$@))
 
 # Which CUDA: what CUDA= says on the command line (clusters export a CUDA=/usr/local/cuda of their own), else what .venv
 # was made for, else what the driver says. "install" asks the driver anew.
@@ -33,12 +58,17 @@ endif
 ifneq ($(filter-out 12 13 none,$(cuda)),)
   $(error CUDA=$(cuda): expected 12, 13 or none)
 endif
-runs := $(filter $(RUNS),$(patsubst settings,$(ROWS:%=setting-%),$(goals)))
-ifneq ($(and $(strip $(OUT)),$(word 2,$(runs))),)
+runs := $(filter $(RUNS),$(patsubst settings,$(SETTINGS_RUNS),$(goals)))
+ifneq ($(and $(strip $(OUT)),$(word 2,$(runs))$(filter $(SWEEPS),$(goals))),)
   $(error OUT=$(OUT): is the folder of one run, and several were asked for; leave it out, or run them one by one)
 endif
-ifneq ($(and $(strip $(SETTING)),$(filter-out normalize setting-$(SETTING),$(runs))),)
-  $(error SETTING=$(SETTING): contradicts $(filter-out normalize setting-$(SETTING),$(runs)))
+fixed := $(filter-out setting-$(SETTING),$(filter $(SETTINGS_RUNS),$(runs)))
+ifneq ($(and $(strip $(SETTING)),$(fixed)),)
+  $(error SETTING=$(SETTING): contradicts $(fixed))
+endif
+fixed := $(filter-out method-$(METHOD),$(filter $(METHODS_RUNS),$(goals)))$(filter $(filter-out settings,$(SWEEPS)),$(goals))
+ifneq ($(and $(strip $(METHOD)),$(fixed)),)
+  $(error METHOD=$(METHOD): contradicts $(fixed))
 endif
 
 ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
@@ -46,7 +76,7 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install settings table inception scorer test test-kernels parity lint clean $(RUNS)
+.PHONY: help install $(SWEEPS) table inception scorer test test-kernels parity lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -60,15 +90,84 @@ install: $(installed)
 
 ##   normalize        trains, draws and scores one GAN with spectral normalization; the profile says which setting
 normalize: $(installed)
-	$(call train,$(strip $(SETTING)))
+	$(call run)
 
 ##   setting-default  setting-A  setting-B  setting-C  setting-D  setting-E  setting-F
 ##                    the same with another row of the paper's table of settings
-$(ROWS:%=setting-%): setting-%: $(installed)
-	$(call train,$*)
+$(SETTINGS_RUNS): setting-%: $(installed)
+	$(call run,,$*)
 
-##   settings         all these rows; "make -k" goes on past a failed run, "make -j 4" trains four at once
-settings: $(ROWS:%=setting-%)
+##   method-NAME      the same with another row of configs/methods.yml: method-none, method-wgan_gp ...
+$(METHODS_RUNS): method-%: $(installed)
+	$(call run,$*)
+
+##
+## Sweeps, many runs each. The same command again goes on with one that was broken off. On a CPU as many runs go side by
+## side as there are cores, on a GPU one ("make -j 4": four). "make -k" goes on past a run that fails; to diverge is not to
+## fail, but a result.
+##   settings         all these settings
+settings: $(installed)
+	$(call sweep-over,$(SETTINGS_RUNS))
+
+##   methods          all methods, in one setting (SETTING=). In the quick profile 500 generator updates each
+methods: $(installed)
+	$(call sweep-over,$(METHODS_RUNS),$(if $(quick),$(if $(strip $(ITERATIONS)),,ITERATIONS=500 TAG=$(or $(strip $(TAG)),500))))
+
+##   grid             the paper's methods x settings A to F: its Figures 1 and 2. Others: GRID_METHODS="none sn"
+##                    GRID_SETTINGS="default D"
+grid: $(installed)
+	$(call sweep-over,$(GRID_RUNS))
+
+$(GRID_RUNS): $(installed)
+	$(call run,$(call part,2),$(call part,3))
+
+##   resnet           the paper's ResNets (Table 4), and the conditional one
+resnet: $(installed)
+	$(call sweep-over,$(RESNET_RUNS))
+
+$(RESNET_RUNS): $(installed)
+	$(call run,$(call part,3),$(or $(SETTING),resnet),$(call part,2))
+
+##   stl10            the paper's rows for STL-10: CNN and ResNet (Table 5)
+stl10: $(installed)
+	$(call sweep-over,$(STL10_RUNS))
+
+# The paper's best settings where it names them (its footnote 4 and Figure 4)
+setting-of-sn := B
+setting-of-sn_hinge := B
+setting-of-orthonormal := C
+cnn-setting = $(or $(setting-of-$(call part,3)),default)
+$(STL10_RUNS): $(installed)
+	$(call run,$(call part,3),$(or $(SETTING),$(if $(filter cnn,$(call part,2)),$(cnn-setting),resnet)),$(call part,2),stl10)
+
+##   imagenet         the paper's ResNet for ImageNet (Table 6), 450,000 generator updates; DATA_DIR= the folder of classes
+imagenet: $(installed)
+	$(call sweep-over,$(IMAGENET_RUNS))
+
+$(IMAGENET_RUNS): PROTOCOL := $(or $(strip $(PROTOCOL)),imagenet)
+$(IMAGENET_RUNS): ITERATIONS := $(or $(strip $(ITERATIONS)),450000)
+$(IMAGENET_RUNS): $(installed)
+	$(call run,$(call part,3),$(or $(SETTING),imagenet),$(call part,2),imagenet)
+
+##   bssn             scaled, and bidirectional scaled spectral normalization, with all scales (FACTORS="1.0 1.2")
+## Single runs of these, too: grid-METHOD-SETTING, resnet-MODEL-METHOD, stl10-MODEL-METHOD, imagenet-MODEL-METHOD,
+## bssn-METHOD-SCALE
+##
+bssn: $(installed)
+	$(call sweep-over,$(BSSN_RUNS))
+
+$(BSSN_RUNS): TAG := $(if $(strip $(TAG)),$(strip $(TAG))-)factor
+$(BSSN_RUNS): $(installed)
+	$(call run,$(call part,2),$(or $(SETTING),B),,,-$(call part,3) --set method.factor=$(call part,3))
+
+# $(call sweep-over,TARGETS,VARIABLES): all of them in a make of their own. Without a GPU and without -j it is -j CORES,
+# with one thread a run: two runs side by side take hardly longer than one.
+on-cpu = $(filter cpu -1,$(DEVICE))$(filter none,$(cuda))
+side-by-side = $(if $(filter -j%,$(MAKEFLAGS)),,$(if $(on-cpu),-j$(shell env -u OMP_NUM_THREADS nproc) --output-sync=target))
+sweep-over = +@$(if $(on-cpu),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}) \
+    $(MAKE) --no-print-directory $(side-by-side) sweep=yes $(2) $(1)
+# Whether train.py will choose the quick profile
+quick = $(if $(filter quick,$(PROFILE)),yes,$(if $(filter-out auto,$(PROFILE)),,$(on-cpu)))
 
 ##   table            the table of all scored runs, beside the paper's numbers
 table: $(installed)
@@ -111,13 +210,13 @@ clean:
 ##   PROFILE DATASET MODEL METHOD SETTING PROTOCOL   names of rows in configs/*.yml
 ##   SCORER                                 what scores: inception, a classifier that "make scorer" made, or none
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
-##   DATA_DIR OUT                           folders: the data set's, the run's
+##   DATA_DIR OUT TAG                       folders: the data set's, the run's; TAG is added to the run's default name
 ##   SET                                    single keys: SET="setting.n_dis=1 method.n_power_iteration=2"
 ## and PYTHON, the interpreter that .venv is made with: 3.10 to 3.13, by default the first found.
 ##
 ## make takes all but CUDA from the environment, too. A finished run is not repeated, and an unfinished one is resumed.
-## Runs side by side on one CPU (make -j) want a share of its cores each, as in "OMP_NUM_THREADS=1 make -j2 settings".
-## The number of threads can change the last bits of a result: to finish a run exactly as it began, keep it.
+## The number of threads can change the last bits of a result: to finish a run exactly as it began, keep it. Sweeps on a
+## CPU have one thread a run, unless OMP_NUM_THREADS says otherwise.
 
 # An environment: its folder, what pip is to install, the stamp that says so, and what the stamp depends on.
 $(installed): setup.py constraints.txt

@@ -13,11 +13,13 @@ def make_parser():
     row = parser.add_argument_group('what to run (rows of configs/)')
     row.add_argument('--profile', default='auto',
                      help='paper, quick, or auto: paper where a GPU answers, else quick (default: auto)')
-    row.add_argument('--dataset', help="cifar10, digits, folder (default: the profile's)")
-    row.add_argument('--model', default='cnn', help='cnn (paper, Table 3) or sndcgan (default: cnn)')
-    row.add_argument('--method', default='sn', help='sn or none (default: sn)')
-    row.add_argument('--setting', help="default, quick, or A to F of paper Table 1 (default: the profile's)")
-    row.add_argument('--protocol', help="how scores are taken: paper, 50k, quick (default: the profile's)")
+    row.add_argument('--dataset', help="cifar10, stl10, imagenet, digits, folder (default: the profile's)")
+    row.add_argument('--model', default='cnn',
+                     help='cnn (paper, Table 3), sndcgan, resnet ...: configs/models.yml (default: cnn)')
+    row.add_argument('--method', default='sn', help='sn, none, wgan_gp ...: configs/methods.yml (default: sn)')
+    row.add_argument('--setting',
+                     help="default, A to F of paper Table 1, resnet, imagenet, quick (default: the profile's)")
+    row.add_argument('--protocol', help="how scores are taken: paper, 50k, imagenet, quick (default: the profile's)")
     row.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE',
                      help='override a key of a row; may be repeated')
     row.add_argument('--seed', type=int, default=0, help='all random numbers are functions of it (default: 0)')
@@ -33,6 +35,7 @@ def make_parser():
     run.add_argument('--gpu', '-g', default=None, help='deprecated: use --device')
     run.add_argument('--out', '-o', type=path,
                      help='directory of the run (default: results/runs/<dataset>-<model>-<method>-<setting>-s<seed>)')
+    run.add_argument('--tag', help="added to the default directory's name, for runs that --set sets apart")
     run.add_argument('--resume', '-r', metavar='SNAPSHOT', type=path,
                      help="go on from this snapshot (default: the run's newest)")
     run.add_argument('--data-dir', type=path, help='the pictures (folder), or a copy of the archive at hand (cifar10)')
@@ -66,7 +69,7 @@ def main(argv=None):
         return 0
     if args.profile == 'auto':
         print_profile(profile)
-    directory = rundir.RunDirectory(args.out or rundir.default_path(resolved))
+    directory = rundir.RunDirectory(args.out or rundir.default_path(resolved, args.tag))
     print('Run: {}'.format(os.path.relpath(directory.path)), flush=True)
     return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
 

@@ -6,13 +6,16 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SETTINGS = ['default', 'A', 'B', 'C', 'D', 'E', 'F']
-TARGETS = ['help', 'install', 'normalize', *('setting-' + row for row in SETTINGS),
-           'settings', 'table', 'inception', 'scorer', 'test', 'test-kernels', 'parity', 'lint', 'clean']
+METHODS = list(yaml.safe_load((ROOT / 'configs' / 'methods.yml').read_text()))
+SWEEPS = ['settings', 'methods', 'grid', 'resnet', 'stl10', 'imagenet', 'bssn']
+TARGETS = ['help', 'install', 'normalize', *('setting-' + row for row in SETTINGS), *SWEEPS, 'table',
+           'inception', 'scorer', 'test', 'test-kernels', 'parity', 'lint', 'clean']
 
-TOOLS = ['cp', 'echo', 'find', 'flock', 'head', 'make', 'mkdir', 'rm', 'sed', 'sh', 'sleep', 'touch']
+TOOLS = ['cp', 'echo', 'env', 'find', 'flock', 'head', 'make', 'mkdir', 'nproc', 'rm', 'sed', 'sh', 'sleep', 'touch']
 
 # Notes its arguments in ../calls, beside the copied tree; fails at setting $FAIL; makes environments by copying itself.
 FAKE_PYTHON = '''#!/bin/sh
@@ -24,8 +27,12 @@ case "$*" in
     *--editable*) sleep 0.2; echo "$PIP_CONSTRAINT|$PIP_BUILD_CONSTRAINT" >>../constraints ;;
 esac
 echo "$*" >>../calls
-case "$*" in *"--setting $FAIL"*) exit 1 ;; esac
+case "$*" in *"--setting $FAIL"*) exit ${STATUS:-1} ;; esac
 '''
+
+
+# What follows a run's command in a sweep: to diverge is not to fail
+SWEPT = ' || [ $? -eq 3 ]'
 
 
 class Tree:
@@ -67,7 +74,7 @@ class Tree:
     def runs(self, *arguments):
         """The words of each command line of train.py that make would run."""
         lines = self.make('-n', *arguments)[0].splitlines()
-        words = [shlex.split(line) for line in lines if 'train.py' in line]
+        words = [shlex.split(line.removesuffix(SWEPT)) for line in lines if 'train.py' in line]
         assert all(line[:2] == ['.venv/bin/python', 'train.py'] for line in words)
         return [line[2:] for line in words]
 
@@ -103,7 +110,10 @@ def test_help_is_the_default_and_lists_every_target(tree):
 def test_every_target_that_is_phony_is_in_help(tree):
     database = tree.make('-pn', 'help')[0]
     phony = next(line for line in database.splitlines() if line.startswith('.PHONY:')).split()[1:]
-    assert sorted(phony) == sorted(TARGETS)
+    sweeps = ('method-', 'grid-', 'resnet-', 'stl10-', 'imagenet-', 'bssn-')
+    assert sorted(target for target in phony if not target.startswith(sweeps)) == sorted(TARGETS)
+    listed = tree.make('help')[0]
+    assert all(sweep in listed for sweep in sweeps)
 
 
 @pytest.mark.parametrize('arguments, expected', [
@@ -121,6 +131,21 @@ def test_every_target_that_is_phony_is_in_help(tree):
     (['normalize', 'DATA_DIR=/data'], '--method sn --data-dir /data'),
     (['normalize', 'OUT=run'], '--method sn --out run'),
     (['normalize', 'PROTOCOL=50k', 'SCORER=none'], '--method sn --protocol 50k --scorer none'),
+    (['normalize', 'TAG=x y'], "--method sn --tag 'x y'"),
+    (['method-wgan_gp', 'SETTING=D'], '--method wgan_gp --setting D'),
+    (['grid-weight_norm-F'], '--method weight_norm --setting F'),
+    (['resnet-resnet_projection-sn_hinge'], '--method sn_hinge --setting resnet --model resnet_projection'),
+    (['stl10-cnn-sn'], '--method sn --setting B --dataset stl10 --model cnn'),
+    (['stl10-cnn-orthonormal'], '--method orthonormal --setting C --dataset stl10 --model cnn'),
+    (['stl10-cnn-wgan_gp'], '--method wgan_gp --setting default --dataset stl10 --model cnn'),
+    (['stl10-resnet48-sn_hinge', 'SETTING=A'], '--method sn_hinge --setting A --dataset stl10 --model resnet48'),
+    (['imagenet-resnet128_concat-sn_hinge', 'SEED=1'],
+     '--method sn_hinge --setting imagenet --dataset imagenet --model resnet128_concat --protocol imagenet '
+     '--iterations 450000 --seed 1'),
+    (['imagenet-resnet128-sn_hinge', 'ITERATIONS=9', 'PROTOCOL=50k'],
+     '--method sn_hinge --setting imagenet --dataset imagenet --model resnet128 --protocol 50k --iterations 9'),
+    (['bssn-ssn-0.7'], '--method ssn --setting B --tag factor-0.7 --set method.factor=0.7'),
+    (['bssn-bssn-4.0', 'TAG=x'], '--method bssn --setting B --tag x-4.0 --set method.factor=4.0'),
     (['normalize', 'SET=a.b=1 c.d=2'], '--method sn --set a.b=1 --set c.d=2'),
     (['normalize', 'PROFILE=', 'METHOD=', 'SETTING=', 'SET=', 'OUT= '], '--method sn'),
     (['setting-F', 'OUT=r', 'SEED=1', 'PROFILE=paper', 'DATASET=folder', 'MODEL=cnn', 'ITERATIONS=2', 'DEVICE=0',
@@ -129,7 +154,7 @@ def test_every_target_that_is_phony_is_in_help(tree):
      '--data-dir d --out r --set a.b=1'),
 ])
 def test_variables_become_flags(tree, arguments, expected):
-    assert tree.runs(*arguments) == [expected.split()]
+    assert tree.runs(*arguments) == [shlex.split(expected)]
 
 
 @pytest.mark.parametrize('value', ["it's", 'two  words', '"quoted"', '$$HOME', 'a;b', 'a,b', '*', 'x)', '`x`'])
@@ -144,6 +169,57 @@ def test_variables_come_from_the_environment_too(tree):
 def test_settings_are_all_seven(tree):
     assert tree.runs('settings', 'SEED=2') == [
         ['--method', 'sn', '--setting', row, '--seed', '2'] for row in SETTINGS]
+
+
+def test_methods_are_all_rows_in_their_order(tree):
+    assert tree.runs('methods', 'PROFILE=paper') == [
+        ['--method', method, '--profile', 'paper'] for method in METHODS]
+
+
+def test_methods_are_shorter_in_the_quick_profile(tree):
+    short = ['--iterations', '500', '--tag', '500']
+    assert tree.runs('methods')[0] == ['--method', 'none', *short]
+    assert tree.runs('methods', 'PROFILE=quick')[0][-4:] == short
+    assert tree.runs('methods', 'ITERATIONS=9')[0] == ['--method', 'none', '--iterations', '9']
+    tree.driver('| CUDA Version: 13.0 |')
+    assert tree.runs('methods')[0] == ['--method', 'none']
+    assert tree.runs('methods', 'DEVICE=cpu')[0] == ['--method', 'none', *short[:2], '--device', 'cpu', *short[2:]]
+
+
+def test_the_grid_is_the_papers_methods_times_its_settings(tree):
+    methods = ['weight_clipping', 'gan_gp', 'wgan_gp', 'batch_norm', 'layer_norm', 'weight_norm', 'orthonormal', 'sn']
+    assert tree.runs('grid') == [['--method', m, '--setting', s] for m in methods for s in 'ABCDEF']
+
+
+def test_methods_and_settings_of_the_grid_can_be_chosen(tree):
+    assert tree.runs('grid', 'GRID_METHODS=none sn', 'GRID_SETTINGS=default D') == [
+        ['--method', m, '--setting', s] for m in ('none', 'sn') for s in ('default', 'D')]
+
+
+@pytest.mark.parametrize('sweep, count', [('resnet', 3), ('stl10', 9), ('imagenet', 4), ('bssn', 38)])
+def test_other_sweeps(tree, sweep, count):
+    runs = tree.runs(sweep)
+    assert len(runs) == len({tuple(run) for run in runs}) == count
+
+
+def test_scales_can_be_chosen(tree):
+    assert [run[-1] for run in tree.runs('bssn', 'FACTORS=1.2')] == 2 * ['method.factor=1.2']
+
+
+def test_a_sweep_on_a_cpu_fills_its_cores(tree):
+    tree.command('nproc', '#!/bin/sh\necho 5\n')
+    assert 'OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}' in tree.make('-n', 'settings')[0]
+    assert ' -j5 ' in tree.make('-n', 'settings')[0]
+    assert ' -j5 ' not in tree.make('-n', '-j2', 'settings')[0]
+    tree.driver('| CUDA Version: 13.0 |')
+    on_gpu = tree.make('-n', 'settings')[0]
+    assert ' -j5 ' not in on_gpu and 'OMP_NUM_THREADS' not in on_gpu
+
+
+def test_a_run_that_diverges_does_not_stop_a_sweep_and_alone_it_tells(tree):
+    tree.make('settings', FAIL='B', STATUS='3')
+    assert len(tree.calls('train.py')) == 7
+    assert 'setting-B] Error 3' in tree.make('setting-B', status=2, FAIL='B', STATUS='3')[1]
 
 
 @pytest.mark.parametrize('target, command', [
@@ -176,6 +252,9 @@ def test_commands_with_variables(tree, arguments, command):
     (['setting-A', 'normalize', 'OUT=x'], 'OUT=x: is the folder of one run'),
     (['setting-A', 'SETTING=B'], 'SETTING=B: contradicts setting-A'),
     (['settings', 'SETTING=B'], 'SETTING=B: contradicts setting-default setting-A setting-C'),
+    (['methods', 'OUT=x'], 'OUT=x: is the folder of one run'),
+    (['methods', 'METHOD=sn'], 'METHOD=sn: contradicts methods'),
+    (['method-none', 'METHOD=sn'], 'METHOD=sn: contradicts method-none'),
 ])
 def test_refusals_are_one_line(tree, arguments, message):
     assert message in tree.refusal(*arguments)
@@ -262,7 +341,7 @@ def test_keep_going_passes_a_failed_run(tree):
 
 
 def test_without_keep_going_a_failed_run_is_the_last(tree):
-    tree.make('settings', status=2, FAIL='B')
+    tree.make('-j1', 'settings', status=2, FAIL='B')
     assert [line.split()[-1] for line in tree.calls('train.py')] == ['default', 'A', 'B']
 
 

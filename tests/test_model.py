@@ -1,4 +1,6 @@
-"""The architectures against the paper's Table 3, written out here by hand."""
+"""The standard CNN against the paper's Table 3, written out here by hand, and what all architectures share; the ResNets
+have test_resnet.py.
+"""
 import chainer
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ import pytest
 import model
 from util import noise
 from util.config import resolve
-from util.normalization.spectral import SpectralNormalization
+from util.files import UserError
+from util.normalization import Normalization
 
 # Parameters of each layer at the paper's width, weights + biases: (kernel^2 * in * out) + out. Batch normalization: 2 a
 # channel.
@@ -90,12 +93,38 @@ def test_leaky_relu_slope():
     np.testing.assert_allclose(inputs[0], np.where(before > 0, before, np.float32(0.1) * before), rtol=1e-6)
 
 
-def test_normalization_is_given_each_weight_layer():
+class Recording(Normalization):
+    """Notes what it is given, and doubles features."""
+
+    def __init__(self):
+        self.weights, self.channels = [], []
+
+    def weight(self, link):
+        assert link.name is None  # as yet
+        self.weights.append(link)
+        return link
+
+    def features(self, channels):
+        self.channels.append(channels)
+        return chainer.Sequential(lambda h: 2 * h)
+
+
+def test_normalization_is_given_each_weight_and_the_features_but_the_first():
+    recording = Recording()
+    network = model.build_discriminator(resolve(overrides=['model.width=2']).model, 32, 0, recording)
+    layers = ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'conv6', 'conv7', 'dense']
+    assert [link.name for link in recording.weights] == layers
+    assert all(network[name] is link for name, link in zip(layers, recording.weights, strict=True))
+    assert recording.channels == [2, 4, 4, 8, 8, 16]
+
+
+def test_features_are_normalized_between_convolution_and_activation():
     row = resolve(overrides=['model.width=2']).model
-    network = model.build_discriminator(row, 32, 0, lambda link: link.add_hook(SpectralNormalization()))
-    hooked = [link.name for link in network.children() if 'SpectralNormalization' in link.local_link_hooks]
-    assert hooked == ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'conv6', 'conv7', 'dense']
-    assert all(np.isfinite(network(np.zeros((1, 3, 32, 32), 'f')).array))
+    plain, doubled = model.build_discriminator(row, 32, 0), model.build_discriminator(row, 32, 0, Recording())
+    x = noise.normal(np, (2, 3, 32, 32), 0, 0, 'x')
+    expected = plain(x).array
+    assert abs(expected).min() > 0
+    np.testing.assert_allclose(doubled(x).array, 2 ** 6 * expected, rtol=1e-4)  # biases are 0 yet
 
 
 @pytest.mark.parametrize('make, arguments', [
@@ -111,3 +140,30 @@ def test_generator_in_test_mode_does_not_depend_on_the_batch():
     z = noise.normal(np, (4, 128), 0, 0, 'z')
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         np.testing.assert_allclose(generator(z).array[:2], generator(z[:2]).array, atol=1e-6)
+
+
+@pytest.mark.parametrize('row', ['cnn', 'sndcgan'])
+def test_the_cnn_has_no_classes(row):
+    row, y = resolve(model=row, overrides=['model.width=1']).model, np.zeros(2, 'i')
+    generator, discriminator = model.build_generator(row, 32, 0, 10), model.build_discriminator(row, 32, 0, None, 10)
+    assert generator.n_classes == discriminator.n_classes == 0
+    for network, x in ((generator, np.zeros((2, 128), 'f')), (discriminator, np.zeros((2, 3, 32, 32), 'f'))):
+        with pytest.raises(ValueError, match='no classes'):
+            network(x, y)
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'architecture': 'vgg'}, "model.architecture must be one of cnn, resnet, not 'vgg'"),
+    ({'architecture': 'resnet'}, 'model.generator is missing'),
+    ({'width': None}, 'model.width is missing'),
+])
+def test_rows_that_describe_no_network(change, message):
+    row = {key: value for key, value in {**resolve().model, **change}.items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        model.build_generator(row, 32, 0)
+
+
+def test_a_size_that_no_network_has_is_refused_by_name():
+    for build in (model.build_generator, model.build_discriminator):
+        with pytest.raises(UserError, match='model cnn: the size of a picture must be a multiple of 8, not 30'):
+            build(resolve(overrides=['model.width=1']).model, 30, 0)

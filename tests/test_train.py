@@ -15,7 +15,7 @@ from PIL import Image
 import train
 from tests.helpers import FEW, refused
 from tests.inception_weights import random_weights
-from util import generate_inception_score
+from util import generate_inception_score, rundir
 from util.cli import run_command
 from util.inception import weights
 from util.npz import fingerprint, read_npz
@@ -223,7 +223,7 @@ def test_resume_from_what_is_no_snapshot_of_this_run(tmp_path, finished, capsys)
     (['--profile', 'fast'], '--profile'),
     (['--set', 'setting.alhpa=1'], 'did you mean alpha?'),
     (['--set', 'method.loss=hing'], 'method.loss must be one of'),
-    (['--set', 'model.architecture=resnet'], 'model.architecture must be one of cnn'),
+    (['--set', 'model.architecture=transformer'], 'model.architecture must be one of cnn, resnet'),
     (['--set', 'dataset.source=nowhere'], 'dataset source'),
     (['--iterations', '0'], '--iterations must be'),
     (['--iterations', 'ten'], '--iterations'),
@@ -349,16 +349,29 @@ def test_full_disk(tmp_path, limit, name):
 
 
 def test_divergence_names_iteration_and_layer(tmp_path, capsys):
-    assert start(tmp_path / 'run', '--set', 'setting.alpha=1e38') == 1
+    assert start(tmp_path / 'run', '--set', 'setting.alpha=1e38') == 3
     output = capsys.readouterr().out
     assert 'Training has diverged: a NaN or an infinity at iteration 1: in gen/' in output
     assert not (tmp_path / 'run' / 'done').exists() and RunDirectory(tmp_path / 'run').iterations('gen') == [0]
+    assert json.loads((tmp_path / 'run' / 'diverged').read_text())['iteration'] == 1
+    process = popen(tmp_path / 'run', '--set', 'setting.alpha=1e38')
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 3 and 'has diverged, which is its result' in output and errors == ''
 
 
 def test_dry_run(tmp_path, capsys):
     assert start(tmp_path / 'run', '--dry-run') == 0
     assert yaml.safe_load(capsys.readouterr().out)['profile']['iterations'] == 6
     assert os.listdir(tmp_path) == []
+
+
+def test_a_tag_ends_the_directorys_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, 'RUNS', str(tmp_path))
+    for tag in ([], ['--tag', 'slope-0.2'], ['--tag', '']):
+        assert run_command(train.main, [*TINY, '--iterations', '1', '--scorer', 'none', '--setting', 'C', *tag]) == 0
+    assert sorted(os.listdir(tmp_path)) == ['digits-cnn-sn-C-s0', 'digits-cnn-sn-C-s0-slope-0.2']
+    assert run_command(train.main, [*TINY, '--tag', 'x', '--out', str(tmp_path / 'mine'), '--iterations', '1']) == 0
+    assert (tmp_path / 'mine' / 'done').exists() and len(os.listdir(tmp_path)) == 3
 
 
 def test_underscores_and_auto_profile(capsys):

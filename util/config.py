@@ -21,16 +21,28 @@ SECTIONS = {'dataset': 'datasets', 'model': 'models', 'method': 'methods', 'sett
 _COUNT = ('an integer of at least 1', lambda x: type(x) is int and x >= 1)
 _PLURAL = ('an integer of at least 2', lambda x: type(x) is int and x >= 2)
 _POSITIVE = ('a number above 0', lambda x: _is_number(x) and x > 0)
+_SWITCH = ('true or false', lambda x: type(x) is bool)
 _FRACTION = ('a number from 0 up to, not including, 1', lambda x: _is_number(x) and 0 <= x < 1)
 RULES = {
+    'dataset.n_classes': ('an integer of at least 0', lambda x: type(x) is int and x >= 0),
+    'dataset.part': ("'unlabeled' or 'labelled'", lambda x: x in ('unlabeled', 'labelled')),
     'dataset.size': ('a multiple of 8, at least 8', lambda x: type(x) is int and x >= 8 and x % 8 == 0),
     'model.width': _COUNT, 'model.dim_z': _COUNT, 'model.slope': _FRACTION, 'model.initial_scale': _POSITIVE,
-    'model.multiples': ('seven integers of at least 1', lambda x: isinstance(x, tuple) and len(x) == 7
-                        and all(type(m) is int and m >= 1 for m in x)),
+    'model.multiples': ('seven integers of at least 1', lambda x: _are_counts(x) and len(x) == 7),
     'model.last': ("'convolution' or 'deconvolution'", lambda x: x in ('convolution', 'deconvolution')),
+    'model.generator': ('at least two integers of at least 1', lambda x: _are_counts(x) and len(x) >= 2),
+    'model.discriminator': ('integers of at least 1', lambda x: _are_counts(x) and len(x) >= 1),
+    'model.downsamplings': ('an integer of at least 0', lambda x: type(x) is int and x >= 0),
+    'model.dense_bn': _SWITCH, 'model.dense_bias': _SWITCH, 'model.concat_block': _COUNT, 'model.dim_embed': _COUNT,
+    'model.conditional': ("'projection', 'concat' or null", lambda x: x in ('projection', 'concat', None)),
+    'method.gradient_penalty': ('a number of at least 0', lambda x: _is_number(x) and x >= 0),
+    'method.coefficient': ('a number of at least 0', lambda x: _is_number(x) and x >= 0),
+    'method.limit': _POSITIVE, 'method.use_gamma': _SWITCH,
     'method.n_power_iteration': _COUNT, 'method.eps': ('a number of at least 0', lambda x: _is_number(x) and x >= 0),
     'method.factor': ('a number above 0, or null', lambda x: x is None or _is_number(x) and x > 0),
     'setting.alpha': _POSITIVE, 'setting.beta1': _FRACTION, 'setting.beta2': _FRACTION, 'setting.n_dis': _COUNT,
+    'setting.n_gen_ratio': _COUNT,
+    'setting.decay_start': ('an integer of at least 0, or null', lambda x: x is None or type(x) is int and x >= 0),
     'profile.batchsize': _COUNT, 'profile.iterations': _COUNT,
     'profile.snapshot_interval': _COUNT, 'profile.evaluation_interval': _COUNT, 'profile.display_interval': _COUNT,
     'protocol.samples': _PLURAL, 'protocol.splits': _COUNT, 'protocol.training_samples': _PLURAL,
@@ -46,12 +58,17 @@ _ORDER = (('splits', 'samples'), ('training_splits', 'training_samples'), ('dist
 
 # Keys that the code reads of every row, whatever its kind
 _REQUIRED = {
-    'dataset': ('source', 'size', 'split', 'scorer'), 'model': ('architecture', 'width', 'dim_z'),
-    'method': ('normalization', 'loss'), 'setting': ('alpha', 'beta1', 'beta2', 'n_dis'),
+    'dataset': ('source', 'size', 'split', 'scorer', 'n_classes'), 'model': ('architecture', 'width', 'dim_z'),
+    'method': ('normalization', 'loss', 'gradient_penalty'),
+    'setting': ('alpha', 'beta1', 'beta2', 'n_dis', 'n_gen_ratio', 'decay_start'),
     'profile': ('batchsize', 'iterations', 'snapshot_interval', 'evaluation_interval', 'display_interval'),
     'protocol': ('samples', 'splits', 'training_samples', 'training_splits', 'distance_samples', 'reference',
                  'reference_samples', 'kernel_subsets', 'kernel_subset_size'),
 }
+
+
+def _are_counts(x):
+    return isinstance(x, tuple) and all(type(m) is int and m >= 1 for m in x)
 
 
 def _is_number(x):

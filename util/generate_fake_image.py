@@ -20,29 +20,41 @@ from util.rundir import RunDirectory
 GAP = 2  # pixels between the pictures of a grid
 
 
-def generate(generator, n, seed, iteration=0, purpose='z of grid', batchsize=100):
+def generate(generator, n, seed, iteration=0, purpose='z of grid', batchsize=100, classes=None):
     """Draw ``n`` pictures with the generator in test mode (batch normalization by its running averages).
 
     Args:
         generator (chainer.Chain): Its ``dim_z`` and device are used.
         n (int): How many.
         seed, iteration, purpose: z is a function of them, see ``util/noise.py``; independent of ``batchsize``.
+        classes (numpy.ndarray or None): int32 (n,), for a generator with classes; ``None`` draws them like z.
 
     Returns:
         numpy.ndarray: uint8, (n, 3, H, W).
 
     """
-    return np.concatenate(list(generate_chunks(generator, n, seed, iteration, purpose, batchsize)))
+    return np.concatenate(list(generate_chunks(generator, n, seed, iteration, purpose, batchsize, classes)))
 
 
-def generate_chunks(generator, n, seed, iteration, purpose, batchsize):
+def generate_chunks(generator, n, seed, iteration, purpose, batchsize, classes=None):
     """Yield the pictures of :func:`generate`, ``batchsize`` at a time, where all might not fit in memory."""
     with chainer.using_device(generator.device):
         z = noise.normal(generator.xp, (n, generator.dim_z), seed, iteration, purpose)
+        if generator.n_classes and classes is None:
+            classes = noise.integers(generator.xp, generator.n_classes, (n,), seed, iteration, 'classes, ' + purpose)
+        y = generator.device.send(classes)
     for i in range(0, n, batchsize):
         with chainer.using_config('train', False), chainer.no_backprop_mode(), chainer.using_device(generator.device):
-            images = to_uint8(generator(z[i:i + batchsize]).array)
+            part = slice(i, i + batchsize)
+            images = to_uint8(generator(z[part], None if y is None else y[part]).array)
         yield chainer.get_device('@numpy').send(images)
+
+
+def grid_classes(generator, rows, columns):
+    """The classes of a grid's pictures, int32 (rows * columns,): each row has its own, in turn. ``None`` without."""
+    if not generator.n_classes:
+        return None
+    return (np.arange(rows * columns) // columns % generator.n_classes).astype(np.int32)
 
 
 def grid(images, rows, columns):
@@ -79,8 +91,10 @@ class GenerateFakeImage(chainer.training.Extension):
         self._generator, self._directory, self._seed, self._shape = generator, directory, seed, (rows, columns)
 
     def __call__(self, trainer):
-        images = generate(self._generator, self._shape[0] * self._shape[1], self._seed)
-        save_png(self._directory.image(trainer.updater.iteration), grid(images, *self._shape))
+        rows, columns = self._shape
+        images = generate(self._generator, rows * columns, self._seed,
+                          classes=grid_classes(self._generator, rows, columns))
+        save_png(self._directory.image(trainer.updater.iteration), grid(images, rows, columns))
 
 
 class SaveGenerator(chainer.training.Extension):
@@ -115,7 +129,7 @@ def load_generator(directory, iteration, device):
     if iteration not in kept:
         raise UserError('--iteration {}: {} has generators of {} only'.format(
             iteration, directory.path, ', '.join(map(str, kept))))
-    generator = model.build_generator(config.model, config.dataset.size, config.seed)
+    generator = model.build_generator(config.model, config.dataset.size, config.seed, config.dataset.n_classes)
     snapshot.load_generator(directory.generator(iteration), generator)
     generator.to_device(device)
     return generator, iteration
@@ -141,7 +155,9 @@ def main(argv=None):
     generator, iteration = load_generator(directory, args.iteration, get_device(args.device))
     seed = directory.load_config().seed if args.seed is None else args.seed
     out = args.out or directory.file('images/samples_iter_%06d.png' % iteration)
-    save_png(out, grid(generate(generator, args.rows * args.columns, seed), args.rows, args.columns))
+    images = generate(generator, args.rows * args.columns, seed,
+                      classes=grid_classes(generator, args.rows, args.columns))
+    save_png(out, grid(images, args.rows, args.columns))
     print(out)
 
 

@@ -100,6 +100,12 @@ def normal(xp, shape, seed, iteration, purpose, step=0):
     return both[:n].astype(np.float32).reshape(shape)
 
 
+def integers(xp, high, shape, seed, iteration, purpose, step=0):
+    """Draw uniform int32 numbers from 0 to ``high`` - 1, at most 2^24. Other arguments: those of :func:`uniform`.
+    """
+    return (uniform(xp, shape, seed, iteration, purpose, step) * np.float32(high)).astype(np.int32).clip(0, high - 1)
+
+
 def permutation(n, seed, epoch):
     """The order of ``n`` examples in an epoch: int64, (n,), on the CPU."""
     return np.argsort(bits(np, n, seed, epoch, 'order'), kind='stable')

@@ -11,10 +11,10 @@ from util.files import UserError
 RUNS = os.path.join(os.path.dirname(config_module.CONFIGS), 'results', 'runs')
 
 
-def default_path(config):
-    """``results/runs/<dataset>-<model>-<method>-<setting>-s<seed>``."""
+def default_path(config, tag=None):
+    """``results/runs/<dataset>-<model>-<method>-<setting>-s<seed>``, and ``-<tag>`` when there is one."""
     names = [getattr(config, section).name for section in ('dataset', 'model', 'method', 'setting')]
-    return os.path.join(RUNS, '-'.join(names) + '-s%d' % config.seed)
+    return os.path.join(RUNS, '-'.join([*names, 's%d' % config.seed] + [tag] * bool(tag)))
 
 
 class RunDirectory:
@@ -37,6 +37,10 @@ class RunDirectory:
     @property
     def done(self):
         return self.file('done')
+
+    @property
+    def diverged(self):
+        return self.file('diverged')
 
     def generator(self, iteration):
         return self.file('gen_iter_%06d.npz' % iteration)

@@ -21,7 +21,7 @@ from util.scorer import load_scorer
 from util.updater import GANUpdater
 from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger, Terminal, WriteLog
 
-STATUS_DIVERGED = 1
+STATUS_DIVERGED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,35 +33,37 @@ class Parts:
     updater: GANUpdater
 
 
-def build(config, device, images):
+def build(config, device, images, labels=None):
     """Build networks, optimizers and updater on a device; all initial numbers are functions of the seed.
 
     Args:
         config (Config): The run's.
         device (chainer.backend.Device): Where everything lives.
         images (numpy.ndarray): The pictures to train on, uint8 (N, 3, H, W).
+        labels (numpy.ndarray or None): Their classes, int32 (N,), for conditional networks.
 
     Returns:
         Parts
 
     Raises:
-        UserError: The Config names a loss or a normalization that does not exist.
+        UserError: The Config names a loss or a normalization that does not exist, or networks that cannot be built.
 
     """
     if config.method.loss not in loss.LOSSES:
         raise UserError('method.loss must be one of {}, not {!r}'.format(', '.join(loss.LOSSES), config.method.loss))
-    generator_loss, discriminator_loss = loss.LOSSES[config.method.loss]
-    normalize = normalization.make(config.method, config.seed)
-    generator = model.build_generator(config.model, config.dataset.size, config.seed)
-    discriminator = model.build_discriminator(config.model, config.dataset.size, config.seed, normalize)
+    method, setting, profile, size = config.method, config.setting, config.profile, config.dataset.size
+    normalizing, n_classes = normalization.make(method, config.seed), config.dataset.n_classes
+    generator = model.build_generator(config.model, size, config.seed, n_classes)
+    discriminator = model.build_discriminator(config.model, size, config.seed, normalizing, n_classes)
     optimizers = {}
     for name, network in (('gen', generator), ('dis', discriminator)):
         network.to_device(device)
-        optimizer = chainer.optimizers.Adam(config.setting.alpha, config.setting.beta1, config.setting.beta2)
-        optimizers[name] = optimizer.setup(network)
-    iterator = dataset.BatchIterator(images, config.profile.batchsize, config.seed, device)
-    updater = GANUpdater(iterator, optimizers, generator_loss, discriminator_loss, config.setting.n_dis,
-                         config.profile.batchsize, config.seed, normalization.observe)
+        optimizers[name] = chainer.optimizers.Adam(setting.alpha, setting.beta1, setting.beta2).setup(network)
+    normalizing.constrain(discriminator)  # the first weights, too
+    iterator = dataset.BatchIterator(images, profile.batchsize, config.seed, device,
+                                     labels if discriminator.n_classes else None)
+    updater = GANUpdater(iterator, optimizers, loss.LOSSES[method.loss], setting.n_dis, profile.batchsize, config.seed,
+                         normalizing, method.gradient_penalty, setting.n_gen_ratio)
     return Parts(generator, discriminator, updater)
 
 
@@ -78,7 +80,7 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         say (callable): Gets lines for the user.
 
     Returns:
-        int: Exit status: 0; 128 plus the signal that stopped the run; 1 when training diverged.
+        int: Exit status: 0; 128 plus the signal that stopped the run; 3 when training has diverged.
 
     Raises:
         UserError: Bad input or environment; nothing was written then that was not complete.
@@ -88,6 +90,10 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
     if os.path.exists(directory.done):
         say('{} is finished already'.format(directory.path))
         return 0
+    if os.path.exists(directory.diverged) and resume is None:
+        say('{} has diverged, which is its result; delete {} to go on from its newest snapshot'.format(
+            directory.path, directory.diverged))
+        return STATUS_DIVERGED
     device.use()
     with Lock(directory):
         # The scorer first: without its weights nothing needs to be downloaded or read
@@ -97,13 +103,15 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         scorer = make_run_scorer(network, config, pictures, data_dir, say=say)
         if scorer is None:
             say('No scorer for {}: this run draws pictures only.'.format(config.dataset.name))
-        parts = build(config, device, pictures.images)
+        parts = build(config, device, pictures.images, pictures.labels)
         stop = StopTrigger(config.profile.iterations)
         snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)
         trainer = make_trainer(config, directory, parts, stop, snapshots, scorer)
         start = restore(trainer, directory, snapshots, resume, stop.last, say)
         if not os.path.exists(directory.config):
             config.save(directory.config)
+        if os.path.exists(directory.diverged):  # and --resume wants to try again
+            os.unlink(directory.diverged)
         write_environment(directory, device, pictures, start, say)
         return run(trainer, directory, stop, 'the same command without --resume' if resume else 'the same command', say)
 
@@ -124,6 +132,7 @@ def make_trainer(config, directory, parts, stop, snapshots, scorer):
         columns += ['score/mean', 'score/frechet']
     for extension in evaluations:
         trainer.extend(extension, trigger=evaluate, call_before_training=True)
+    decay(trainer, config)
     trainer.extend(extensions.LogReport(trigger=display, filename=None))
     trainer.extend(WriteLog(directory), trigger=display)
     trainer.extend(extensions.PrintReport(columns + ['elapsed_time'], out=Terminal()), trigger=display)
@@ -131,6 +140,17 @@ def make_trainer(config, directory, parts, stop, snapshots, scorer):
         trainer.extend(extensions.ProgressBar(update_interval=1))
     trainer.extend(SaveSnapshot(snapshots), trigger=lambda t: stop.latched or save(t))
     return trainer
+
+
+def decay(trainer, config):
+    """Let both optimizers' alpha fall linearly to 0 from ``setting.decay_start`` to the last iteration, and log it."""
+    start, last, alpha = config.setting.decay_start, config.profile.iterations, config.setting.alpha
+    if start is None or start >= last:
+        return
+    for name, optimizer in trainer.updater.get_all_optimizers().items():
+        trainer.extend(extensions.LinearShift('alpha', (alpha, 0), (start, last), optimizer), name=name + ' decay')
+    trainer.extend(extensions.observe_value('alpha', lambda t: t.updater.get_optimizer('dis').alpha),
+                   trigger=(1, 'iteration'))
 
 
 class SaveSnapshot(chainer.training.Extension):
@@ -171,6 +191,8 @@ def run(trainer, directory, stop, command, say):
         with stop:
             trainer.run(show_loop_exception_msg=False)
     except NonNumberError as error:
+        with atomic_write(directory.diverged) as temporary, open(temporary, 'w') as f:
+            json.dump({'iteration': error.iteration, 'reason': str(error), 'finished': now()}, f)
         say('Training has diverged: {}. {}'.format(error, _how_far(directory)))
         return STATUS_DIVERGED
     iteration = trainer.updater.iteration

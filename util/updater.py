@@ -2,6 +2,8 @@
 import chainer
 
 from util import noise
+from util.loss import gradient_penalty
+from util.normalization import Normalization, observe
 
 
 class GANUpdater(chainer.training.updaters.StandardUpdater):
@@ -11,37 +13,42 @@ class GANUpdater(chainer.training.updaters.StandardUpdater):
     All random numbers are functions of (seed, iteration, purpose, step), so the state is that of Chainer's own updater:
     parameters, optimizers, the iterator's counter and the iteration.
 
-    Reports ``gen/loss``, ``dis/loss`` (of the iteration's last step) and what ``observe`` gives.
+    Reports ``gen/loss``, ``dis/loss`` (of the iteration's last step, without penalties), ``dis/gradient_penalty`` and
+    ``dis/penalty`` (each times its coefficient) where there is one, and ``sigma/<layer>``.
 
     Args:
-        iterator (chainer.dataset.Iterator): Yields real pictures, (N, 3, H, W) float32 on the device.
+        iterator (chainer.dataset.Iterator): Yields real pictures, (N, 3, H, W) float32, on the device; with labels,
+            int32 (N,), beside them when the discriminator has classes.
         optimizers (dict): Chainer optimizers ``gen`` and ``dis``, set up on the networks.
-        generator_loss, discriminator_loss (callable): Functions of logits, see ``util/loss.py``.
+        loss (util.loss.Loss): The game's two losses.
         n_dis (int): Discriminator steps an iteration.
-        batchsize (int): Number of generated pictures a step.
+        batchsize (int): Number of generated pictures in a discriminator step.
         seed (int): The run's seed.
-        observe (callable): Takes the discriminator, returns a dict of further 0-d arrays to report, such as its sigmas.
+        normalization (Normalization): What is done to the discriminator; its penalty and its constraint are used here.
+        gradient_penalty (float): The lambda of :func:`util.loss.gradient_penalty`; 0 leaves it out.
+        n_gen_ratio (int): A generator step takes this many times ``batchsize`` pictures (official: n_gen_samples).
 
     """
 
-    def __init__(self, iterator, optimizers, generator_loss, discriminator_loss, n_dis, batchsize, seed, observe=None):
+    def __init__(self, iterator, optimizers, loss, n_dis, batchsize, seed, normalization=None, gradient_penalty=0,
+                 n_gen_ratio=1):
         super().__init__(iterator, optimizers)
         self.generator, self.discriminator = optimizers['gen'].target, optimizers['dis'].target
-        self.generator_loss, self.discriminator_loss = generator_loss, discriminator_loss
-        self.n_dis, self.batchsize, self.seed = n_dis, batchsize, seed
-        self._observe = observe
+        self.loss, self.n_dis, self.batchsize, self.seed = loss, n_dis, batchsize, seed
+        self.normalization = normalization or Normalization()
+        self.gradient_penalty, self.n_gen_ratio = gradient_penalty, n_gen_ratio
 
     def update_core(self):
         self.update_generator()
         for step in range(self.n_dis):
             self.update_discriminator(step)
-        if self._observe is not None:
-            chainer.report(self._observe(self.discriminator))
+        chainer.report(observe(self.discriminator))
 
     def update_generator(self):
         """One step of the generator against the discriminator as it is."""
-        x_fake = self.generator(self.latent('z of generator step'))
-        loss = self.generator_loss(self.discriminator(x_fake))
+        z, y = self.latent('generator step', self.n_gen_ratio * self.batchsize)
+        x_fake = self.generator(z, y)
+        loss = self.loss.generator(self.discriminator(x_fake, y))
         # Backward in two parts: the discriminator's weights need no gradient here, and chainer.grad leaves them out.
         x_fake.grad_var, = chainer.grad([loss], [x_fake])
         self.generator.cleargrads()
@@ -51,17 +58,35 @@ class GANUpdater(chainer.training.updaters.StandardUpdater):
 
     def update_discriminator(self, step):
         """Step number ``step`` of the iteration's discriminator steps: new real pictures and a new z each."""
-        x_real = self.get_iterator('main').next()
+        batch = self.get_iterator('main').next()
+        x_real, y_real = batch if isinstance(batch, tuple) else (batch, None)
+        z, y_fake = self.latent('discriminator step', self.batchsize, step)
         with chainer.no_backprop_mode():
-            x_fake = self.generator(self.latent('z of discriminator step', step))
+            x_fake = self.generator(z, y_fake).array
         # Two forwards, as in the official code: each advances the power iteration and has its own sigma.
-        loss = self.discriminator_loss(self.discriminator(x_real), self.discriminator(x_fake.array))
+        loss = self.loss.discriminator(self.discriminator(x_real, y_real), self.discriminator(x_fake, y_fake))
+        penalties = self.penalties(x_real, y_real, x_fake, step)
         self.discriminator.cleargrads()
-        loss.backward()
+        sum(penalties.values(), loss).backward()
         self.get_optimizer('dis').update()
-        chainer.report({'loss': loss.array}, self.discriminator)
+        self.normalization.constrain(self.discriminator)
+        chainer.report({'loss': loss.array, **{name: p.array for name, p in penalties.items()}}, self.discriminator)
 
-    def latent(self, purpose, step=0):
-        """z ~ N(0, I), (batchsize, dim_z) float32 on the generator's device."""
-        shape = (self.batchsize, self.generator.dim_z)
-        return noise.normal(self.generator.xp, shape, self.seed, self.iteration, purpose, step)
+    def penalties(self, x_real, y_real, x_fake, step):
+        """What is added to the discriminator's loss: name -> 0-d Variable."""
+        penalties = {}
+        if self.gradient_penalty:
+            shape = (self.batchsize, 1, 1, 1)
+            epsilon = noise.uniform(self.generator.xp, shape, self.seed, self.iteration, 'gradient penalty', step)
+            penalties['gradient_penalty'] = self.gradient_penalty * gradient_penalty(
+                lambda x: self.discriminator(x, y_real), x_real, x_fake, epsilon)
+        penalty = self.normalization.penalty(self.discriminator)
+        return penalties if penalty is None else {**penalties, 'penalty': penalty}
+
+    def latent(self, purpose, n, step=0):
+        """z ~ N(0, I), (n, dim_z) float32, and classes, int32 (n,), all alike likely, or ``None``; on the device."""
+        xp, classes = self.generator.xp, self.generator.n_classes
+        z = noise.normal(xp, (n, self.generator.dim_z), self.seed, self.iteration, 'z of ' + purpose, step)
+        if not classes:
+            return z, None
+        return z, noise.integers(xp, classes, (n,), self.seed, self.iteration, 'classes of ' + purpose, step)

@@ -88,7 +88,16 @@ class StopTrigger:
 
 
 class NonNumberError(Exception):
-    """A NaN or an infinity came up in training; the message names iteration and layer."""
+    """A NaN or an infinity came up in training; the message names iteration and layer.
+
+    Attributes:
+        iteration (int): The first with one.
+
+    """
+
+    def __init__(self, iteration, message):
+        super().__init__(message)
+        self.iteration = iteration
 
 
 class StopOnNonNumber(chainer.training.Extension):
@@ -120,7 +129,7 @@ class StopOnNonNumber(chainer.training.Extension):
         if xp is not np and iteration % self._interval and not any(writes):  # pragma: no cover - gpu
             return
         if math.isfinite(float(self._first)):
-            raise NonNumberError(self._describe(int(self._first), trainer.observation))
+            raise NonNumberError(int(self._first), self._describe(int(self._first), trainer.observation))
 
     def _note(self, xp, observed, iteration):
         # One number a network is enough: a sum is finite unless a term is not, or it overflows, which is as bad.

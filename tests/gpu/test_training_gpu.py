@@ -1,14 +1,16 @@
 """Training on a GPU: the same first numbers as on the CPU, the same bits again, and an exact resume."""
 import os
 
+import chainer
 import numpy as np
 import pytest
+import yaml
 
 import train
 from tests.helpers import FEW
 from util import dataset, noise
 from util.cli import run_command
-from util.config import resolve
+from util.config import CONFIGS, resolve
 from util.device import get_device
 from util.generate_fake_image import generate
 from util.npz import read_npz
@@ -18,6 +20,8 @@ from util.trainer import build
 TINY = ['--profile', 'quick', '--batchsize', '4', '--iterations', '4', '--evaluation-interval', '2',
         '--snapshot-interval', '2', '--display-interval', '2', '--set', 'model.width=4', '--set', 'setting.n_dis=2',
         *FEW]
+with open(os.path.join(CONFIGS, 'methods.yml'), encoding='utf-8') as f:
+    METHODS = list(yaml.safe_load(f))
 EXACT = ['gen_iter_000004.npz', 'images/iter_000004.png', 'scores.csv']
 
 
@@ -44,15 +48,26 @@ def test_normals_are_those_of_the_cpu(device):
     np.testing.assert_allclose(get_device('cpu').send(there), here, rtol=1e-6, atol=1e-7)
 
 
-def test_first_iteration_is_that_of_the_cpu(device):
-    images = np.random.RandomState(0).randint(0, 256, (10, 3, 32, 32)).astype('u1')
-    config = resolve(profile='quick', batchsize=4, overrides=['model.width=4'])
-    losses = []
-    for d in (get_device('cpu'), device):
-        parts = build(config, d, images)
-        fake = parts.generator(parts.updater.latent('z of generator step'))
-        losses.append(float(parts.updater.generator_loss(parts.discriminator(fake)).array))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # TF32 may be on
+def first_iteration(device, model, method):
+    """What the first iteration reports: name -> float."""
+    random = np.random.RandomState(0)
+    images, labels = random.randint(0, 256, (10, 3, 32, 32)).astype('u1'), random.randint(0, 10, 10).astype('i')
+    config = resolve(profile='quick', model=model, method=method, batchsize=4, overrides=['model.width=4'])
+    parts = build(config, device, images, labels)
+    reporter = chainer.Reporter()
+    reporter.add_observers('', [('gen', parts.generator), ('dis', parts.discriminator)])
+    with chainer.using_device(device), reporter, reporter.scope({}):
+        parts.updater.update()
+        return {key: float(getattr(value, 'array', value)) for key, value in reporter.observation.items()}
+
+
+@pytest.mark.parametrize('model, method', [('cnn', method) for method in METHODS] + [
+    ('resnet', 'sn_hinge'), ('resnet', 'wgan_gp'), ('resnet_projection', 'bssn'), ('resnet_projection', 'batch_norm')])
+def test_first_iteration_is_that_of_the_cpu(device, model, method):
+    here, there = (first_iteration(d, model, method) for d in (get_device('cpu'), device))
+    assert here.keys() == there.keys() and '/dis/loss' in here
+    for key, value in here.items():
+        assert there[key] == pytest.approx(value, rel=1e-2, abs=1e-3), key  # TF32 may be on
 
 
 def test_a_run_and_its_exact_resume(device, tmp_path, monkeypatch):
@@ -83,7 +98,7 @@ def test_a_run_of_the_gpu_is_not_gone_on_with_on_the_cpu(device, tmp_path, capsy
 
 
 def test_divergence_is_noticed(device, tmp_path, capsys):
-    assert start(device, tmp_path / 'run', '--set', 'setting.alpha=1e38') == 1
+    assert start(device, tmp_path / 'run', '--set', 'setting.alpha=1e38') == 3
     assert 'Training has diverged: a NaN or an infinity at iteration 1' in capsys.readouterr().out
 
 

@@ -83,6 +83,96 @@ def test_bad_input_is_one_clear_line(arguments, message):
     assert '\n' not in str(info.value)
 
 
+RESNET = {'model': 'resnet'}
+
+
+@pytest.mark.parametrize('rows, key, values', [
+    (RESNET, 'model.generator', ['[]', '[4]', '[4, 0]', '[4, -1]', '[4, 1.5]', '[4, true]', '[4, a]', 'null']),
+    (RESNET, 'model.discriminator', ['[]', '[0]', '[2, -2]', '[2, 2.0]', '[[2]]', 'null']),
+    (RESNET, 'model.downsamplings', ['-1', 'null']),
+    (RESNET, 'model.conditional', ['project', '1', 'true', '[concat]', '{}']),
+    (RESNET, 'model.concat_block', ['0', '-1', 'null']),
+    (RESNET, 'model.dim_embed', ['0', 'null']),
+    (RESNET, 'model.dense_bias', ['null']),
+    ({}, 'model.multiples', ['[1, 1, 1, 1, 1, 1, 0]']),
+    ({'method': 'wgan_gp'}, 'method.gradient_penalty', ['-1', '-1e-9', 'nan', 'inf', 'null']),
+    ({'method': 'weight_clipping'}, 'method.limit', ['0', '-0.01', 'nan', 'inf', 'null']),
+    ({'method': 'orthonormal'}, 'method.coefficient', ['-0.01', 'nan', 'inf', 'null']),
+    ({'method': 'sn_gp'}, 'method.use_gamma', ['null']),
+    ({}, 'setting.n_gen_ratio', ['0', '-2', 'null']),
+    ({}, 'setting.decay_start', ['-1', '0.5', 'true', 'soon', '[1]']),
+    ({}, 'dataset.n_classes', ['-1', 'null']),
+])
+def test_values_that_cannot_be_are_refused_by_name(rows, key, values):
+    for value in values:
+        with pytest.raises(UserError) as info:
+            resolve(**rows, overrides=['{}={}'.format(key, value)])
+        message = str(info.value)
+        assert message.startswith(key + ' must be ') and '\n' not in message, (value, message)
+
+
+@pytest.mark.parametrize('rows, key, values', [
+    (RESNET, 'model.generator', ['4', 'wide']), (RESNET, 'model.discriminator', ['2']),
+    (RESNET, 'model.downsamplings', ['1.5', 'true', 'two']), (RESNET, 'model.dense_bias', ['1', 'no bias']),
+    ({'method': 'wgan_gp'}, 'method.gradient_penalty', ['true', 'ten', '[10]']),
+    ({'method': 'weight_clipping'}, 'method.limit', ['true', 'little']),
+    ({'method': 'orthonormal'}, 'method.coefficient', ['true', 'little']),
+    ({'method': 'sn_gp'}, 'method.use_gamma', ['1', 'yes please']),
+    ({}, 'setting.n_gen_ratio', ['1.5', 'true']), ({}, 'dataset.n_classes', ['10.5', 'ten']),
+])
+def test_values_of_another_type_are_refused_by_name(rows, key, values):
+    for value in values:
+        with pytest.raises(UserError) as info:
+            resolve(**rows, overrides=['{}={}'.format(key, value)])
+        message = str(info.value)
+        assert message.startswith('--set {}={}: expected '.format(key, value)) and '\n' not in message, (value, message)
+
+
+@pytest.mark.parametrize('rows, override, expected', [
+    (RESNET, 'model.generator=[2, 1]', (2, 1)), (RESNET, 'model.discriminator=[1]', (1,)),
+    (RESNET, 'model.downsamplings=0', 0), (RESNET, 'model.conditional=projection', 'projection'),
+    ({'model': 'resnet_projection'}, 'model.conditional=null', None), (RESNET, 'model.conditional=concat', 'concat'),
+    ({'method': 'none'}, 'method.gradient_penalty=10', 10.0), ({'method': 'wgan_gp'}, 'method.gradient_penalty=0', 0.0),
+    ({'method': 'weight_clipping'}, 'method.limit=1', 1.0), ({'method': 'orthonormal'}, 'method.coefficient=0', 0.0),
+    ({}, 'setting.n_gen_ratio=2', 2), ({}, 'setting.decay_start=0', 0), ({}, 'setting.decay_start=400000', 400000),
+    ({'setting': 'resnet'}, 'setting.decay_start=null', None), ({}, 'dataset.n_classes=0', 0),
+    ({'dataset': 'folder'}, 'dataset.n_classes=1000', 1000)])
+def test_values_at_the_limits_are_taken(rows, override, expected):
+    section, key = override.partition('=')[0].split('.')
+    value = getattr(resolve(**rows, overrides=[override]), section)[key]
+    assert value == expected and type(value) is type(expected)
+
+
+@pytest.mark.parametrize('key', ['dataset.n_classes', 'method.gradient_penalty', 'setting.n_gen_ratio',
+                                 'setting.decay_start'])
+def test_a_key_that_the_code_reads_of_every_row_must_be_in_the_file(tmp_path, key):
+    tree, (section, name) = resolve().to_dict(), key.split('.')
+    del tree[section][name]
+    (tmp_path / 'config.yml').write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=key) as info:
+        load_config(str(tmp_path / 'config.yml'))
+    assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('row, expected', [('resnet', (2e-4, 0.0, 0.9, 5, 2, 0)),
+                                           ('imagenet', (2e-4, 0.0, 0.9, 5, 2, 400000))])
+def test_settings_of_the_resnets_are_the_authors(row, expected):
+    setting = resolve(setting=row).setting
+    assert (setting.alpha, setting.beta1, setting.beta2, setting.n_dis, setting.n_gen_ratio,
+            setting.decay_start) == expected
+
+
+@pytest.mark.parametrize('row, loss, gradient_penalty', [
+    ('none', 'log', 0), ('weight_clipping', 'log', 0), ('gan_gp', 'log', 10), ('wgan_gp', 'wasserstein', 10),
+    ('batch_norm', 'log', 0), ('layer_norm', 'log', 0), ('weight_norm', 'log', 0), ('orthonormal', 'log', 0),
+    ('sn', 'log', 0), ('sn_hinge', 'hinge', 0), ('orthonormal_hinge', 'hinge', 0), ('sn_gp', 'wasserstein', 10)])
+def test_methods_have_the_losses_of_the_papers_table_2(row, loss, gradient_penalty):
+    method = resolve(method=row).method
+    assert (method.loss, method.gradient_penalty) == (loss, gradient_penalty)
+    assert not method.get('use_gamma') or row == 'sn_gp'
+    assert method.get('limit', 0.01) == 0.01
+
+
 def test_a_protocol_that_flags_changed_has_a_star():
     assert config.protocol_label(resolve(protocol='50k').protocol) == '50k'
     assert config.protocol_label(resolve(protocol='50k', overrides=['protocol.splits=2']).protocol) == '50k*'

@@ -3,6 +3,7 @@ import errno
 import functools
 import os
 import shutil
+import types
 
 import chainer
 import numpy as np
@@ -16,12 +17,21 @@ import model
 import train
 from tests import helpers
 from tests.helpers import tree
-from util import generate_fake_image
+from util import generate_fake_image, noise
 from util.cli import run_command
 from util.config import resolve
 from util.device import get_device
 from util.files import UserError
-from util.generate_fake_image import GAP, generate, grid, load_generator, save_png
+from util.generate_fake_image import (
+    GAP,
+    GenerateFakeImage,
+    generate,
+    generate_chunks,
+    grid,
+    grid_classes,
+    load_generator,
+    save_png,
+)
 from util.npz import read_npz
 from util.rundir import RunDirectory
 
@@ -149,6 +159,84 @@ def test_load_generator(finished):
     np.testing.assert_array_equal(read_npz(directory.generator(4))['dense/W'], last.dense.W.array)
 
 
+# With classes
+
+@pytest.fixture(scope='module')
+def conditional():
+    """A generator of three classes, each with a brightness of its own: tanh(+-1) behind batch normalization's shift."""
+    overrides = ['model.width=1', 'model.dim_z=8']
+    network = model.build_generator(resolve(model='resnet_projection', overrides=overrides).model, 32, 0, 3)
+    block = network.block3
+    for link in (block.conv2, block.shortcut, network.bn, network.last):
+        for p in link.params():
+            p.array[...] = 0
+    block.norm2.beta.W.array[...] = [[1], [0.5], [0]]
+    block.conv2.W.array[:, :, 1, 1] = 1
+    network.last.W.array[:, :, 1, 1] = 0.125
+    network.bn.gamma.array[...] = 1
+    block.norm2.gamma.W.array[...] = 0.1  # what is left of z
+    return network
+
+
+def brightness(images):
+    return images.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize('rows, columns, expected', [
+    (3, 2, [0, 0, 1, 1, 2, 2]), (5, 1, [0, 1, 2, 0, 1]), (1, 4, [0, 0, 0, 0]), (2, 3, [0, 0, 0, 1, 1, 1])])
+def test_each_row_of_a_grid_has_its_class_in_turn(conditional, rows, columns, expected):
+    classes = grid_classes(conditional, rows, columns)
+    assert classes.dtype == np.int32 and classes.tolist() == expected
+
+
+def test_a_grid_without_classes(generator):
+    assert grid_classes(generator, 3, 2) is None
+
+
+def test_generate_draws_the_classes_that_it_is_given(conditional):
+    light = brightness(generate(conditional, 6, seed=1, classes=np.array([0, 2, 1, 0, 1, 2], 'i')))
+    assert min(light[[0, 3]]) > max(light[[2, 4]]) + 5 and min(light[[2, 4]]) > max(light[[1, 5]]) + 5
+
+
+@pytest.mark.parametrize('classes', [None, np.array([0, 2, 1, 0, 1, 2, 2], 'i')])
+@pytest.mark.parametrize('batchsize', [1, 3, 7, 8])
+def test_classes_do_not_depend_on_the_batchsize(conditional, classes, batchsize):
+    images = generate(conditional, 7, seed=1, batchsize=batchsize, classes=classes).astype(int)
+    np.testing.assert_allclose(images, generate(conditional, 7, seed=1, classes=classes), atol=1)
+
+
+def classes_drawn(network, n, *arguments):
+    light = brightness(np.concatenate(list(generate_chunks(network, n, *arguments, batchsize=50))))
+    levels = brightness(generate(network, 3, 0, classes=np.arange(3, dtype='i')))
+    return abs(light[:, None] - levels).argmin(axis=1)
+
+
+def test_scoring_draws_classes_from_the_seed(conditional):
+    first = classes_drawn(conditional, 150, 1, 2, 'a')
+    assert min(np.bincount(first, minlength=3)) > 30  # of each 50, give or take 5.8
+    np.random.seed(1)
+    np.testing.assert_array_equal(classes_drawn(conditional, 150, 1, 2, 'a'), first)
+    for arguments in ((2, 2, 'a'), (1, 3, 'a'), (1, 2, 'b')):
+        assert (classes_drawn(conditional, 150, *arguments) != first).mean() > 0.4, arguments
+
+
+def test_z_is_the_same_with_and_without_classes(conditional, generator, monkeypatch):
+    inputs = []
+    for network in (conditional, generator):
+        monkeypatch.setattr(network, 'forward', lambda z, y, f=network.forward: inputs.append(z) or f(z, y))
+        generate(network, 5, seed=1)
+    np.testing.assert_array_equal(*inputs)
+    np.testing.assert_array_equal(inputs[0], noise.normal(np, (5, 8), 1, 0, 'z of grid'))
+
+
+def test_the_extension_draws_a_class_a_row(conditional, tmp_path):
+    trainer = types.SimpleNamespace(updater=types.SimpleNamespace(iteration=7))
+    GenerateFakeImage(conditional, RunDirectory(tmp_path), 1, rows=3, columns=2)(trainer)
+    expected = generate(conditional, 6, 1, classes=np.array([0, 0, 1, 1, 2, 2], 'i'))
+    with Image.open(tmp_path / 'images' / 'iter_000007.png') as image:
+        np.testing.assert_array_equal(np.asarray(image), grid(expected, 3, 2))
+
+
 # By way of the command
 
 @pytest.mark.parametrize('iteration', [0, 2, 4])
@@ -267,7 +355,9 @@ def test_damaged_generator(copy, capsys, damage, message):
 
 
 @pytest.mark.parametrize('old, new, message', [
-    ('architecture: cnn', 'architecture: resnet', 'model.architecture must be'),
+    ('architecture: cnn', 'architecture: vgg', 'model.architecture must be'),
+    ('architecture: cnn', 'architecture: resnet', 'model.generator is missing'),
+    ('  n_classes: 10\n', '', "'dataset.n_classes' is missing"),
     ('  dim_z: 128\n', '', 'dim_z'),
     ('  width: 2\n', '', 'width'),
     ('  size: 32\n', '', 'size'),

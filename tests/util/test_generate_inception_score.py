@@ -268,7 +268,7 @@ def test_scorer_none_for_a_run_that_has_one(finished, capsys):
 def of_folder(copy):
     """The run as if it had been trained on a folder of three pictures, a data set without a scorer of its own."""
     config = yaml.safe_load((copy / 'config.yml').read_text())
-    config['dataset'].update(name='folder', source='folder', scorer='none', split='train')
+    config['dataset'].update(name='folder', source='folder', scorer='none', split='train', n_classes=0)
     config['protocol']['reference'] = 'train'
     (copy / 'config.yml').write_text(yaml.safe_dump(config))
     (copy / 'scores.csv').unlink()

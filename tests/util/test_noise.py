@@ -54,6 +54,40 @@ def test_normal_distribution():
     assert np.isfinite(x).all()
 
 
+@given(st.integers(1, 1000), counters, counters, st.integers(0, 30))
+def test_integers_are_a_pure_function_in_range(high, seed, iteration, n):
+    drawn = noise.integers(np, high, (n, 2), seed, iteration, 'classes')
+    np.testing.assert_array_equal(drawn, noise.integers(np, high, (n, 2), seed, iteration, 'classes'))
+    assert drawn.dtype == np.int32 and drawn.shape == (n, 2) and (drawn >= 0).all() and (drawn < high).all()
+    # The part of [0, 1) that a uniform number of the same stream falls into
+    uniform = noise.uniform(np, (n, 2), seed, iteration, 'classes').astype('d')
+    assert np.abs(drawn + 0.5 - uniform * high).max(initial=0) <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize('high', [2, 10, 1000])
+def test_integers_are_all_alike_likely(high):
+    n = 200 * high
+    counts = np.bincount(noise.integers(np, high, (n,), 0, 0, 'classes'), minlength=high)
+    assert len(counts) == high
+    chi_square = ((counts - 200) ** 2 / 200).sum()  # mean high - 1, variance twice that
+    assert abs(chi_square - (high - 1)) < 4 * np.sqrt(2 * (high - 1))
+
+
+@pytest.mark.parametrize('high', [1, 10, 1000, 2 ** 24 - 1, 2 ** 24])
+def test_the_largest_uniform_number_gives_the_largest_integer(monkeypatch, high):
+    monkeypatch.setattr(noise, 'uniform', lambda xp, shape, *_: xp.full(shape, 1 - 2.0 ** -24, 'f'))
+    assert noise.integers(np, high, (3,), 0, 0, 'classes').tolist() == [high - 1] * 3
+    monkeypatch.setattr(noise, 'uniform', lambda xp, shape, *_: xp.zeros(shape, 'f'))
+    assert noise.integers(np, high, (3,), 0, 0, 'classes').tolist() == [0] * 3
+
+
+@pytest.mark.parametrize('change', [{'seed': 1}, {'iteration': 1}, {'purpose': 'b'}, {'step': 1}])
+def test_other_counters_other_integers(change):
+    base = {'seed': 0, 'iteration': 0, 'purpose': 'a', 'step': 0}
+    first, other = (noise.integers(np, 10, (1000,), **each) for each in (base, {**base, **change}))
+    assert 50 < (first == other).sum() < 150  # 100, and 5 standard deviations
+
+
 @given(st.integers(1, 200), counters, st.integers(0, 5))
 def test_permutation(n, seed, epoch):
     order = noise.permutation(n, seed, epoch)

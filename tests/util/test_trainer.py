@@ -213,16 +213,22 @@ def test_stopped_after_resume_goes_on_without_it(finished, tmp_path, monkeypatch
     assert ends_like(out, finished) and sessions(out) == [4, 5]
 
 
-@pytest.mark.parametrize('iteration, last', [(1, None), (4, 2), (5, 4)])
-def test_divergence_says_what_there_is_to_go_back_to(tmp_path, monkeypatch, capsys, iteration, last):
-    out, original = tmp_path / 'run', GANUpdater.update_discriminator
+def poison(monkeypatch, iteration):
+    """Have a weight become NaN in an iteration."""
+    original = GANUpdater.update_discriminator
 
     def poisoned(self, step):
         original(self, step)
         if self.iteration == iteration - 1:  # it is counted after the update
             self.discriminator.conv3.W.array[0, 0] = np.nan
     monkeypatch.setattr(GANUpdater, 'update_discriminator', poisoned)
-    assert start(out) == 1
+
+
+@pytest.mark.parametrize('iteration, last', [(1, None), (4, 2), (5, 4)])
+def test_divergence_says_what_there_is_to_go_back_to(tmp_path, monkeypatch, capsys, iteration, last):
+    out = tmp_path / 'run'
+    poison(monkeypatch, iteration)
+    assert start(out) == trainer.STATUS_DIVERGED == 3
     output = capsys.readouterr().out
     assert 'an infinity at iteration {}: in dis/conv3/W'.format(iteration) in output
     if last is None:
@@ -231,6 +237,67 @@ def test_divergence_says_what_there_is_to_go_back_to(tmp_path, monkeypatch, caps
         path = RunDirectory(out).snapshot(last)
         assert 'The last state before that is {}.'.format(path) in output and os.path.exists(path)
     assert RunDirectory(out).iterations('snapshot') == list(range(2, iteration, 2)) and not (out / 'done').exists()
+    diverged = json.loads((out / 'diverged').read_text())
+    assert set(diverged) == {'iteration', 'reason', 'finished'} and diverged['iteration'] == iteration
+    assert diverged['reason'] == 'a NaN or an infinity at iteration {}: in dis/conv3/W'.format(iteration)
+    assert list(out.rglob('*.tmp')) == []
+
+
+@pytest.fixture
+def diverged(tmp_path, monkeypatch, capsys):
+    """A run that has diverged in iteration 5."""
+    with monkeypatch.context() as context:
+        poison(context, 5)
+        assert start(tmp_path / 'run') == 3
+    capsys.readouterr()
+    return tmp_path / 'run'
+
+
+def test_a_run_that_has_diverged_is_not_repeated(diverged, monkeypatch, capsys):
+    before = tree(diverged)
+    monkeypatch.setattr(trainer, 'build', None)  # it would be called
+    assert start(diverged) == 3
+    output = capsys.readouterr().out
+    assert '{} has diverged, which is its result; delete {} to go on'.format(diverged, diverged / 'diverged') in output
+    assert tree(diverged) == before
+    refused(capsys, start(diverged, '--seed', '1'), 'was begun with another Config (seed: 0 there, 1 here)')
+
+
+def test_it_goes_on_once_the_file_is_deleted(diverged, finished, capsys):
+    (diverged / 'diverged').unlink()
+    assert start(diverged) == 0
+    assert 'Going on from iteration 4.' in capsys.readouterr().out
+    assert ends_like(diverged, finished) and not (diverged / 'diverged').exists()
+
+
+def test_resume_tries_again(diverged, finished, monkeypatch):
+    resume = ['--resume', str(diverged / 'snapshot_iter_000004.npz')]
+    with monkeypatch.context() as context:
+        signal_in(context, 5)
+        assert start(diverged, *resume) == 128 + signal.SIGTERM
+    assert not (diverged / 'diverged').exists()
+    assert start(diverged) == 0  # which is what it says when it stops
+    assert ends_like(diverged, finished) and sessions(diverged) == [0, 4, 5]
+
+
+def test_resume_that_diverges_again(diverged, monkeypatch):
+    before = json.loads((diverged / 'diverged').read_text())
+    poison(monkeypatch, 4)
+    assert start(diverged, '--resume', str(diverged / 'snapshot_iter_000002.npz')) == 3
+    assert (before['iteration'], json.loads((diverged / 'diverged').read_text())['iteration']) == (5, 4)
+
+
+def test_a_resume_that_is_refused_changes_nothing(diverged, capsys):
+    before = tree(diverged)
+    refused(capsys, start(diverged, '--resume', 'missing.npz'), 'missing.npz')
+    assert tree(diverged) == before
+
+
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')
+@pytest.mark.parametrize('method', ['weight_clipping', 'singular_value_clipping', 'orthonormal', 'wgan_gp', 'bssn'])
+def test_every_method_can_diverge(tmp_path, capsys, method):
+    assert start(tmp_path / 'run', '--method', method, '--set', 'setting.alpha=1e38') == 3
+    assert json.loads((tmp_path / 'run' / 'diverged').read_text())['iteration'] <= 2
 
 
 def test_a_log_that_cannot_be_written(killed, capsys):

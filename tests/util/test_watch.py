@@ -62,13 +62,23 @@ def test_finite_numbers_pass(models):
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 def test_parameter_is_named(models, value):
     models['dis'][1].W.array[0, 1] = value
-    with pytest.raises(NonNumberError, match='at iteration 12: in dis/1/W'):
+    with pytest.raises(NonNumberError, match='at iteration 12: in dis/1/W') as caught:
         StopOnNonNumber(models, 100)(trainer_at(12))
+    assert caught.value.iteration == 12 and type(caught.value.iteration) is int
 
 
 def test_observation_is_named(models):
     with pytest.raises(NonNumberError, match='at iteration 3: in sigma/conv1'):
         StopOnNonNumber(models, 1)(trainer_at(3, **{'sigma/conv1': np.array(math.nan, 'f'), 'gen/loss': np.float32(1)}))
+
+
+@pytest.mark.parametrize('value', [0.5, np.float32(0.5), np.array(0.5), chainer.Variable(np.array(0.5, 'f'))])
+def test_every_kind_of_observed_number_is_looked_at(models, value):
+    check = StopOnNonNumber(models, 1)
+    check(trainer_at(1, alpha=value))
+    with pytest.raises(NonNumberError, match='at iteration 2: in alpha') as caught:
+        check(trainer_at(2, alpha=value * math.nan))
+    assert caught.value.iteration == 2
 
 
 def test_comes_before_all_that_write(models):

@@ -1,43 +1,67 @@
-"""What changes the discriminator's weights or features: one module a method, chosen by name in ``configs/methods.yml``.
+"""What changes the discriminator's weights or features: one class a method, chosen by name in ``configs/methods.yml``.
 """
 import inspect
 
 from util import noise
 from util.files import UserError
+from util.normalization.base import HookedWeights, Normalization
+from util.normalization.bidirectional import BidirectionalSpectralNormalization
+from util.normalization.clipping import SingularValueClipping, WeightClipping
+from util.normalization.features import BatchNormalization, LayerNormalization
+from util.normalization.orthonormal import OrthonormalRegularization
 from util.normalization.spectral import SpectralNormalization
+from util.normalization.weight import FrobeniusNormalization, WeightNormalization
+from util.normalization.weight_hook import WeightHook
 
-HOOKS = {
+# A name in configs/methods.yml: a link hook that each weight gets, or a Normalization
+NORMALIZATIONS = {
     'spectral': SpectralNormalization,
+    'bidirectional': BidirectionalSpectralNormalization,
+    'weight': WeightNormalization,
+    'frobenius': FrobeniusNormalization,
+    'batch': BatchNormalization,
+    'layer': LayerNormalization,
+    'orthonormal': OrthonormalRegularization,
+    'clipping': WeightClipping,
+    'singular_value_clipping': SingularValueClipping,
 }
-_NOT_OPTIONS = ('normalization', 'loss')
+_NOT_OPTIONS = ('normalization', 'loss', 'gradient_penalty')
 
 
 def make(row, seed):
-    """Turn a row of ``configs/methods.yml`` into what a discriminator applies to each link that carries a weight.
+    """Make what a row of ``configs/methods.yml`` does to a discriminator.
 
     Args:
-        row (Mapping): ``normalization`` (a name in ``HOOKS``, or ``None``) and the keyword arguments of that hook.
-        seed (int): The hooks' random numbers are functions of it.
+        row (Mapping): ``normalization`` (a name in ``NORMALIZATIONS``, or ``None``) and the keyword arguments of that
+            class.
+        seed (int): Its random numbers are functions of it.
 
     Returns:
-        callable: Takes a link, returns it with a hook of its own. ``None`` when there is nothing to apply.
+        Normalization: For one discriminator.
 
     Raises:
         UserError: There is no such normalization, or it has no such option.
 
     """
     name = row['normalization']
-    if name is None:
-        return None
-    if name not in HOOKS:
-        raise UserError('method.normalization must be null or one of {}, not {!r}'.format(', '.join(HOOKS), name))
-    hook = HOOKS[name]
     options = {key: value for key, value in row.items() if key not in _NOT_OPTIONS}
-    unknown = set(options) - set(inspect.signature(hook).parameters)
+    if name is None:
+        kind = Normalization
+    elif name in NORMALIZATIONS:
+        kind = NORMALIZATIONS[name]
+    else:
+        raise UserError('method.normalization must be null or one of {}, not {!r}'.format(
+            ', '.join(NORMALIZATIONS), name))
+    known = inspect.signature(kind).parameters
+    unknown = set(options) - set(known)
     if unknown:
         raise UserError('method: {} has no option {}'.format(name, ', '.join(sorted(unknown))))
-    rng = noise.random_state(seed, 'normalization')
-    return lambda link: link.add_hook(hook(rng=rng, **options))
+    missing = [key for key, p in known.items() if p.default is p.empty and key not in options]
+    if missing:
+        raise UserError('method: {} needs the option {}'.format(name, ', '.join(missing)))
+    if 'rng' in known:
+        options['rng'] = noise.random_state(seed, 'normalization')
+    return HookedWeights(lambda: kind(**options)) if issubclass(kind, WeightHook) else kind(**options)
 
 
 def observe(network):

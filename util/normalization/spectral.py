@@ -7,14 +7,14 @@ import numbers
 
 import chainer
 import chainer.functions as F
-import chainer.links as L
 import numpy as np
 from chainer import backend
 
 from util.normalization import power_iteration
+from util.normalization.weight_hook import WeightHook, output_axis
 
 
-class SpectralNormalization(chainer.LinkHook):
+class SpectralNormalization(WeightHook):
     """Divides a link's weight by its largest singular value whenever the link is called (paper, Algorithm 1).
 
     The link computes with W_bar = factor W / sigma (times gamma); its parameter stays the unnormalized W. The estimate
@@ -62,8 +62,7 @@ class SpectralNormalization(chainer.LinkHook):
     .. admonition:: Example
 
         >>> import numpy as np
-        >>> import chainer.links as L
-        >>> hook = SpectralNormalization()
+        >>>         >>> hook = SpectralNormalization()
         >>> layer = L.Convolution2D(3, 8, 3).add_hook(hook)
         >>> layer(np.ones((1, 3, 5, 5), np.float32)).shape
         (1, 8, 3, 3)
@@ -82,27 +81,17 @@ class SpectralNormalization(chainer.LinkHook):
             raise ValueError('eps must be a number of at least 0, not {!r}'.format(eps))
         if factor is not None and (not _is_finite(factor) or factor <= 0):
             raise ValueError('factor must be a number above 0 or None, not {!r}'.format(factor))
-        if not isinstance(weight_name, str) or not weight_name.isidentifier():
-            raise ValueError("weight_name must name a parameter, such as 'W', not {!r}".format(weight_name))
         if rng is not None and not hasattr(rng, 'standard_normal'):
             raise ValueError('rng must be a numpy.random.RandomState or Generator or None, not {!r}'.format(rng))
+        super().__init__(name, weight_name)
         self.n_power_iteration = int(n_power_iteration)
         self.eps = float(eps)
         self.factor = None if factor is None else float(factor)
         self.use_gamma = bool(use_gamma)
-        self.weight_name = weight_name
         self.vector_name = weight_name + '_u'
         self.sigma_name = weight_name + '_sigma'
         self._latest_name = '_' + weight_name + '_latest'  # (u, v) of the latest call, for F.forget
         self.rng = rng
-        if name is not None:
-            self.name = name
-
-    def __enter__(self):
-        raise NotImplementedError('SpectralNormalization belongs to one link: link.add_hook(SpectralNormalization())')
-
-    def __exit__(self, *_):
-        raise NotImplementedError
 
     def sigma(self, link):
         """The estimate of the largest singular value that the latest call of ``link`` divided its weight by.
@@ -117,37 +106,25 @@ class SpectralNormalization(chainer.LinkHook):
         """
         return getattr(link, self.sigma_name)
 
-    def added(self, link):
-        try:
-            self._check(link)
-        except ValueError:
-            hooks = link.local_link_hooks  # Chainer has listed the hook already
-            for key in [k for k, hook in hooks.items() if hook is self]:
-                del hooks[key]
-            raise
+    def attach(self, link):
         link.add_persistent(self.vector_name, None)
         setattr(link, self.sigma_name, None)
         setattr(link, self._latest_name, None)
         weight = getattr(link, self.weight_name)
         if self.use_gamma:
             with link.init_scope():
-                link.gamma = chainer.Parameter(_TopSingularValue(weight, _output_axis(link)))
+                link.gamma = chainer.Parameter(_TopSingularValue(weight, output_axis(link)))
             link.gamma.to_device(link.device)
         if weight.is_initialized:
             self._prepare(link)
 
-    def deleted(self, link):
-        for name in (self.vector_name, self.sigma_name, self._latest_name) + ('gamma',) * self.use_gamma:
+    def detach(self, link):
+        for name in (*self._names(link), self._latest_name):
             delattr(link, name)
-        swap = link.__dict__.get('forward')
-        if isinstance(swap, _ForwardWithWeights):
-            swap.weights.pop(self.weight_name, None)
 
-    def forward_preprocess(self, args):
-        link = args.link
-        if not getattr(link, self.weight_name).is_initialized:
-            _initialize_lazily(link, args.args, args.kwargs)
-        _ForwardWithWeights.of(link).weights[self.weight_name] = self.normalize_weight(link)
+    def _names(self, link):
+        """The attributes of a link that are the hook's."""
+        return (self.vector_name, self.sigma_name) + ('gamma',) * self.use_gamma
 
     def normalize_weight(self, link):
         """The weight that the next call of ``link`` would use, as that call makes it: in training mode u advances.
@@ -160,7 +137,7 @@ class SpectralNormalization(chainer.LinkHook):
 
         """
         self._prepare(link)
-        weight, axis, config = getattr(link, self.weight_name), _output_axis(link), chainer.config
+        weight, axis, config = getattr(link, self.weight_name), output_axis(link), chainer.config
         factor = 1.0 if self.factor is None else self.factor
         stored, latest, W_bar = getattr(link, self.vector_name), getattr(link, self._latest_name), None
         with chainer.using_device(link.device):
@@ -176,15 +153,9 @@ class SpectralNormalization(chainer.LinkHook):
             normalized, = _Normalize(u, v, sigma, factor, axis, W_bar).apply((weight,))
             return link.gamma * normalized if self.use_gamma else normalized
 
-    def _check(self, link):
-        """Raise ValueError if the hook cannot serve the link."""
-        weight, kind = getattr(link, self.weight_name, None), type(link).__name__
-        if not isinstance(weight, chainer.Parameter) or self.weight_name not in link._params:
-            raise ValueError('{} has no parameter {!r} to normalize'.format(kind, self.weight_name))
-        bases = type(link).__mro__
-        if any('__call__' in vars(base) for base in bases[bases.index(chainer.Link) + 1:]):  # called instead of forward
-            raise ValueError('{} has a __call__ from a base class behind Link, which is not supported'.format(kind))
-        taken = [n for n in (self.vector_name, self.sigma_name) + ('gamma',) * self.use_gamma if hasattr(link, n)]
+    def check(self, link):
+        weight, kind = getattr(link, self.weight_name), type(link).__name__
+        taken = [n for n in self._names(link) if hasattr(link, n)]
         if taken:
             raise ValueError('{} already has an attribute {}: is {!r} normalized twice?'.format(
                 kind, ', '.join(taken), self.weight_name))
@@ -192,7 +163,7 @@ class SpectralNormalization(chainer.LinkHook):
             self._check_weight(link)
 
     def _check_weight(self, link):
-        weight, axis = getattr(link, self.weight_name), _output_axis(link)
+        weight, axis = getattr(link, self.weight_name), output_axis(link)
         if link.xp is not np and link.xp is not chainer.backends.cuda.cupy:
             raise ValueError('spectral normalization takes NumPy and CuPy, not the arrays of {}'.format(link.device))
         if weight.dtype.kind != 'f' or weight.ndim <= axis or weight.size == 0:
@@ -201,21 +172,25 @@ class SpectralNormalization(chainer.LinkHook):
 
     def _prepare(self, link):
         """See that u and gamma are there and fit the weight, which is initialised. Only then is anything drawn."""
-        u = getattr(link, self.vector_name)
-        weight, axis = getattr(link, self.weight_name), _output_axis(link)
-        shape, dtype = (weight.shape[axis],) if weight.ndim > axis else (), power_iteration.working_dtype(weight.dtype)
-        if u is None:
-            self._check_weight(link)
-            u = (np.random if self.rng is None else self.rng).standard_normal(shape).astype(dtype)
-        if u.shape != shape:
-            raise ValueError('{}.{} has shape {}, but the weight has {} outputs'.format(
-                type(link).__name__, self.vector_name, u.shape, *shape))
-        if u.dtype != dtype or backend.get_array_module(u) is not link.xp:  # drawn just now, or loaded from a file
-            u = link.device.send(u.astype(dtype))
-        setattr(link, self.vector_name, u)
+        weight, axis = getattr(link, self.weight_name), output_axis(link)
+        self._prepare_vector(link, self.vector_name, axis, 'outputs')
         if self.use_gamma and not link.gamma.is_initialized:
             link.gamma.initializer = _TopSingularValue(weight, axis)  # not that of a link this is a copy of
             link.gamma.initialize(())
+
+    def _prepare_vector(self, link, name, axis, what):
+        """See that the vector ``name`` is there and is as long as the weight's axis, which counts ``what``."""
+        vector, weight = getattr(link, name), getattr(link, self.weight_name)
+        shape, dtype = (weight.shape[axis],) if weight.ndim > axis else (), power_iteration.working_dtype(weight.dtype)
+        if vector is None:
+            self._check_weight(link)
+            vector = (np.random if self.rng is None else self.rng).standard_normal(shape).astype(dtype)
+        if vector.shape != shape:
+            raise ValueError('{}.{} has shape {}, but the weight has {} {}'.format(
+                type(link).__name__, name, vector.shape, *shape, what))
+        if vector.dtype != dtype or backend.get_array_module(vector) is not link.xp:  # drawn just now, or loaded
+            vector = link.device.send(vector.astype(dtype))
+        setattr(link, name, vector)
 
 
 def normalize(W, u, v, factor=1.0, axis=0):
@@ -316,57 +291,6 @@ class _TopSingularValue(chainer.Initializer):
         W = chainer.backends.cuda.to_cpu(self.weight.array)  # once in a link's life: the same value on every device
         matrix = power_iteration.as_matrix(W, self.axis)
         array[...] = float(np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[0])
-
-
-class _ForwardWithWeights:
-    """Stands in for ``link.forward`` for one call: puts the normalized weights in and, whatever happens, W back.
-
-    A hook's ``forward_postprocess`` would not do: it is not called when ``forward`` raises, and a link left with a
-    normalized weight in its parameter's place would save that, or could not be trained on.
-    """
-
-    def __init__(self, link, inner):
-        self.link, self.inner, self.weights = link, inner, {}
-
-    @classmethod
-    def of(cls, link):
-        """The one of ``link``, made if need be; it may be left over from a call that another hook stopped."""
-        current = link.__dict__.get('forward')
-        if not isinstance(current, cls) or current.link is not link:
-            link.__dict__['forward'] = current = cls(link, current if not isinstance(current, cls) else current.inner)
-        return current
-
-    def __call__(self, *args, **kwargs):
-        attributes = self.link.__dict__
-        if self.inner is None:
-            del attributes['forward']
-        else:
-            attributes['forward'] = self.inner  # somebody's own
-        parameters = {name: attributes[name] for name in self.weights}
-        attributes.update(self.weights)
-        try:
-            return self.link.forward(*args, **kwargs)
-        finally:
-            attributes.update(parameters)
-
-
-def _output_axis(link):
-    """The axis of a link's weight that counts outputs."""
-    return 1 if isinstance(link, (L.Deconvolution2D, L.DeconvolutionND)) else 0
-
-
-def _initialize_lazily(link, args, kwargs):
-    """Initialise a link's parameters for the input of a call, as its ``forward`` would."""
-    if not hasattr(link, '_initialize_params'):
-        raise ValueError('{} is not initialised, and how to is not known'.format(type(link).__name__))
-    if not args and 'x' not in kwargs:
-        raise TypeError('{} is not initialised and was called without an input'.format(type(link).__name__))
-    x = args[0] if args else kwargs['x']
-    if isinstance(link, L.Linear):
-        n_batch_axes = args[1] if len(args) > 1 else kwargs.get('n_batch_axes', 1)
-        link._initialize_params(chainer.utils.size_of_shape(x.shape[n_batch_axes:]))
-    else:
-        link._initialize_params(x.shape[1])
 
 
 def _is_finite(x):

@@ -1,0 +1,56 @@
+"""What a method may do to a discriminator: the interface between networks, training and methods."""
+import chainer.links as L
+
+from util.normalization.weight_hook import output_axis
+
+
+class Normalization:
+    """What is done to a discriminator; this one does nothing. Methods override what they need.
+
+    The networks of ``model.py`` call :meth:`weight` and :meth:`features` when they are made, the updater calls
+    :meth:`penalty` and :meth:`constrain` in each discriminator step.
+    """
+
+    def weight(self, link):
+        """Take a link that carries a weight, as yet without a name; return it, hooked or with another first value."""
+        return link
+
+    def features(self, channels):
+        """A link that normalizes features (N, channels, H, W) before an activation, or ``None``."""
+
+    def penalty(self, discriminator):
+        """What is added to the discriminator's loss, a 0-d Variable; or ``None``."""
+
+    def constrain(self, discriminator):
+        """Bring the weights back to where they may be, in place: after each of the discriminator's updates."""
+
+
+class HookedWeights(Normalization):
+    """Gives each link that carries a weight a link hook of its own.
+
+    Args:
+        make_hook (callable): Returns a new hook.
+
+    """
+
+    def __init__(self, make_hook):
+        self._make_hook = make_hook
+
+    def weight(self, link):
+        return link.add_hook(self._make_hook())
+
+
+def weights(network, kinds=(L.Linear, L.Convolution2D, L.EmbedID)):
+    """The weights of a network's layers.
+
+    Args:
+        network (chainer.Link): Its links of the ``kinds`` are looked at.
+        kinds (tuple of type): Kinds of links.
+
+    Yields:
+        tuple: A weight (chainer.Parameter), and its axis that counts outputs (int).
+
+    """
+    for link in network.links():
+        if isinstance(link, kinds):
+            yield link.W, output_axis(link)
