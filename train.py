@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Train one GAN: a row of each of configs/*.yml, and what the flags change. ``python train.py --help``"""
 import os
+import re
 import sys
 
 from util import compat, config, rundir, trainer
 from util.cli import Parser, path, run_command
 from util.device import get_device, kind
+from util.files import UserError
 
 
 def make_parser():
@@ -64,6 +66,8 @@ def main(argv=None):
         args.dataset, args.model, args.method, args.setting, profile, args.set, args.seed, kind(device),
         args.protocol, iterations=args.iterations, batchsize=args.batchsize, snapshot_interval=args.snapshot_interval,
         evaluation_interval=args.evaluation_interval, display_interval=args.display_interval)
+    if args.tag and not re.fullmatch(r'[\w.+=-]+', args.tag):
+        raise UserError('--tag must be of letters, digits and _ . + = -, not {!r}'.format(args.tag))
     if args.dry_run:
         print(resolved.to_yaml(), end='')
         return 0

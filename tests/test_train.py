@@ -226,6 +226,7 @@ def test_resume_from_what_is_no_snapshot_of_this_run(tmp_path, finished, capsys)
     (['--set', 'model.architecture=transformer'], 'model.architecture must be one of cnn, resnet'),
     (['--set', 'dataset.source=nowhere'], 'dataset source'),
     (['--iterations', '0'], '--iterations must be'),
+    (['--tag', '../x'], '--tag must be of letters'),
     (['--iterations', 'ten'], '--iterations'),
     (['--seed', '-3'], '--seed'),
     (['--device', '7'], '--device 7: there is no such GPU'),

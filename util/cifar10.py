@@ -6,19 +6,18 @@ import hashlib
 import io
 import os
 import pickle
-import sys
 
 import numpy as np
 
 from util.archive import read_files
-from util.download import cache_path, fetch, file_digest
 from util.files import UserError
+from util.original import Original
 
-URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz'
-MD5 = 'c58f30108f718f92721af3b95e74349a'
-SIZE = 170498071  # bytes
-_NAME = 'cifar-10-python.tar.gz'
 _FOLDER = 'cifar-10-batches-py'
+ORIGINAL = Original(
+    label='CIFAR-10', url='https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz', size=170498071,
+    md5='c58f30108f718f92721af3b95e74349a', name='cifar-10-python.tar.gz', folder=_FOLDER,
+    notice='170 MB: the host is slow, expect about an hour')
 _TRAIN = tuple(f'data_batch_{i}' for i in range(1, 6))
 _TEST = ('test_batch',)
 _SPLITS = {'train': _TRAIN, 'test': _TEST, 'all': _TRAIN + _TEST}
@@ -42,46 +41,19 @@ def read(split, data_dir=None):
         UserError: Something is missing, damaged, or not what it should be.
 
     """
-    path = _find(data_dir) if data_dir is not None else _fetch()
+    path = ORIGINAL.find(data_dir, _TEST[0])
     wanted = _SPLITS[split]
     try:
         if os.path.isdir(path):
             md5, batches = _read_extracted(path, wanted)
             origin = f'found extracted and not compared with the original, md5 of the batch files {md5}'
         else:
-            md5 = file_digest(path, 'md5')
-            if md5 != MD5 and data_dir is None:  # Chainer does not check what it caches
-                raise UserError(f'{path} is not the original CIFAR-10 archive: delete it to download it again, or use '
-                                f'it as it is with --data-dir {path}')
+            md5, origin = ORIGINAL.identify(path, data_dir)
             batches = _read_archive(path, wanted)
-            origin = ('the original' if md5 == MD5 else 'NOT the original but another') + f' archive, md5 {md5}'
     except OSError as error:
         raise UserError(f'cannot read {path}: {error.strerror or error}') from error
     images, labels = (np.concatenate([batches[name][i] for name in wanted]) for i in range(2))
     return images, labels, md5, origin
-
-
-def _find(data_dir):
-    """The path of the archive, or of the folder of an extracted one, that ``--data-dir`` means."""
-    if os.path.isfile(data_dir):
-        return data_dir
-    archive = os.path.join(data_dir, _NAME)
-    if os.path.isfile(archive):
-        return archive
-    for folder in os.path.join(data_dir, _FOLDER), data_dir:
-        if os.path.isfile(os.path.join(folder, _TEST[0])):
-            return folder
-    raise UserError(f'--data-dir {data_dir}: there is neither {_NAME} nor {_FOLDER}/{_TEST[0]}')
-
-
-def _fetch():
-    """The path of the archive in Chainer's download cache, where ``chainer.datasets.get_cifar10`` looks for it too."""
-    path = cache_path(URL)
-    if not os.path.exists(path):
-        print(f'CIFAR-10 is downloaded from {URL} (170 MB): the host is slow, expect about an hour. Broken off, it '
-              'goes on where it was; --data-dir takes a copy at hand.', file=sys.stderr, flush=True)
-        fetch(URL, path, SIZE, MD5, 'CIFAR-10')
-    return path
 
 
 def _read_archive(path, wanted):

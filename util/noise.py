@@ -103,7 +103,7 @@ def normal(xp, shape, seed, iteration, purpose, step=0):
 def integers(xp, high, shape, seed, iteration, purpose, step=0):
     """Draw uniform int32 numbers from 0 to ``high`` - 1, at most 2^24. Other arguments: those of :func:`uniform`.
     """
-    return (uniform(xp, shape, seed, iteration, purpose, step) * np.float32(high)).astype(np.int32).clip(0, high - 1)
+    return (uniform(xp, shape, seed, iteration, purpose, step) * np.float32(high)).astype(np.int32)
 
 
 def permutation(n, seed, epoch):

@@ -12,15 +12,15 @@ from PIL import Image
 
 from util import prepared
 from util.archive import stream_files
-from util.download import cache_path, fetch, file_digest
+from util.download import file_digest
 from util.files import UserError
+from util.original import Original
 from util.pictures import resize
 
-URL = 'https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz'
-MD5 = '91f7769df0f17e558f3565bffb0c7dfb'
-SIZE = 2640397119  # bytes
-_NAME = 'stl10_binary.tar.gz'
 _FOLDER = 'stl10_binary'
+ORIGINAL = Original(
+    label='STL-10', url='https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz', size=2640397119,
+    md5='91f7769df0f17e558f3565bffb0c7dfb', name='stl10_binary.tar.gz', folder=_FOLDER, notice='2.6 GB')
 _SETS = {'unlabeled': {'train': ('unlabeled',), 'test': ('test',), 'all': ('unlabeled', 'test')},
          'labelled': {'train': ('train',), 'test': ('test',), 'all': ('train', 'test')}}
 _FILES = {'unlabeled': ('unlabeled_X.bin',), 'train': ('train_X.bin', 'train_y.bin'),
@@ -54,18 +54,14 @@ def read(part, size, split, data_dir=None):
     if part not in _SETS:
         raise UserError("dataset.part must be {} with source stl10, not {!r}".format(' or '.join(_SETS), part))
     sets = _SETS[part][split]
-    path = _find(data_dir, sets) if data_dir is not None else _fetch()
+    path = ORIGINAL.find(data_dir, _FILES[sets[0]][0])
     try:
         if os.path.isdir(path):
             md5, decoded = _read_extracted(path, sets, size)
             origin = f'found extracted and not compared with the original, md5 of the files read {md5}'
         else:
-            md5 = file_digest(path, 'md5')
-            if md5 != MD5 and data_dir is None:
-                raise UserError(f'{path} is not the original STL-10 archive: delete it to download it again, or use '
-                                f'it as it is with --data-dir {path}')
+            md5, origin = ORIGINAL.identify(path, data_dir)
             decoded = _read_archive(path, md5, sets, size)
-            origin = ('the original' if md5 == MD5 else 'NOT the original but another') + f' archive, md5 {md5}'
     except OSError as error:
         raise UserError(f'cannot read {path}: {error.strerror or error}') from error
     images, labels = zip(*decoded, strict=True)
@@ -73,30 +69,6 @@ def read(part, size, split, data_dir=None):
     labels = None if any(some is None for some in labels) else np.concatenate(labels)
     resized = f', resized to {size}x{size}' if size != 96 else ''
     return images, labels, f'STL-10, {len(images)} pictures ({" and ".join(sets)}), {origin}{resized}', md5
-
-
-def _find(data_dir, sets):
-    """The path of the archive, or of the folder of an extracted one, that ``--data-dir`` means."""
-    if os.path.isfile(data_dir):
-        return data_dir
-    archive = os.path.join(data_dir, _NAME)
-    if os.path.isfile(archive):
-        return archive
-    first = _FILES[sets[0]][0]
-    for folder in os.path.join(data_dir, _FOLDER), data_dir:
-        if os.path.isfile(os.path.join(folder, first)):
-            return folder
-    raise UserError(f'--data-dir {data_dir}: there is neither {_NAME} nor {_FOLDER}/{first}')
-
-
-def _fetch():
-    """The path of the archive in Chainer's download cache."""
-    path = cache_path(URL)
-    if not os.path.exists(path):
-        print(f'STL-10 is downloaded from {URL} (2.6 GB). Broken off, it goes on where it was; --data-dir takes a copy '
-              'at hand.', file=sys.stderr, flush=True)
-        fetch(URL, path, SIZE, MD5, 'STL-10')
-    return path
 
 
 def _read_archive(path, md5, sets, size):

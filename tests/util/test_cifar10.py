@@ -14,7 +14,7 @@ import chainer
 import numpy as np
 import pytest
 
-from util import cifar10
+from util import cifar10, original
 from util.dataset import load
 from util.files import UserError
 
@@ -98,7 +98,7 @@ def test_says_what_it_is(archive, monkeypatch):
     pictures = load(ROW, 'train', archive)
     assert (pictures.name, pictures.fingerprint) == ('cifar10', md5)
     assert 'NOT the original' in pictures.source and md5 in pictures.source and '20 pictures (train)' in pictures.source
-    monkeypatch.setattr(cifar10, 'MD5', md5)
+    monkeypatch.setattr(cifar10, 'ORIGINAL', cifar10.ORIGINAL._replace(md5=md5))
     source = load(ROW, 'train', archive).source
     assert 'NOT' not in source and 'the original archive' in source
 
@@ -327,16 +327,16 @@ def cache(tmp_path):
     """Chainer's download cache, moved to an empty folder; the value is the path of CIFAR-10 in it."""
     before = chainer.dataset.get_dataset_root()
     chainer.dataset.set_dataset_root(str(tmp_path / 'root'))
-    yield str(tmp_path / 'root' / '_dl_cache' / hashlib.md5(cifar10.URL.encode()).hexdigest())
+    yield str(tmp_path / 'root' / '_dl_cache' / hashlib.md5(cifar10.ORIGINAL.url.encode()).hexdigest())
     chainer.dataset.set_dataset_root(before)
 
 
 def test_uses_what_chainer_has_cached(archive, cache, monkeypatch):
     os.makedirs(os.path.dirname(cache))
     os.rename(archive, cache)
-    assert chainer.dataset.cached_download(cifar10.URL) == cache  # Chainer finds it there, without downloading
+    assert chainer.dataset.cached_download(cifar10.ORIGINAL.url) == cache  # Chainer finds it there, without downloading
     with open(cache, 'rb') as f:
-        monkeypatch.setattr(cifar10, 'MD5', hashlib.md5(f.read()).hexdigest())
+        monkeypatch.setattr(cifar10, 'ORIGINAL', cifar10.ORIGINAL._replace(md5=hashlib.md5(f.read()).hexdigest()))
     assert 'the original archive' in load(ROW, 'train').source
 
 
@@ -358,7 +358,7 @@ def test_a_cache_that_cannot_be_made(cache, tmp_path):
 def test_an_archive_that_cannot_be_read(archive, monkeypatch):
     def refuse(path, kind):
         raise PermissionError(13, 'Permission denied', path)
-    monkeypatch.setattr(cifar10, 'file_digest', refuse)  # file modes do not stop root
+    monkeypatch.setattr(original, 'file_digest', refuse)  # file modes do not stop root
     refused(archive, 'Permission denied')
 
 
@@ -371,8 +371,8 @@ def test_fetches_into_the_cache(archive, cache, monkeypatch, capsys):
 
     with open(archive, 'rb') as f:
         md5 = hashlib.md5(f.read()).hexdigest()
-    monkeypatch.setattr(cifar10, 'MD5', md5)
-    monkeypatch.setattr(cifar10, 'fetch', fetch)
+    monkeypatch.setattr(cifar10, 'ORIGINAL', cifar10.ORIGINAL._replace(md5=md5))
+    monkeypatch.setattr(original, 'fetch', fetch)
     load(ROW, 'test')
     load(ROW, 'train')
     assert asked == [('https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz', cache, 170498071, md5)]
@@ -381,7 +381,7 @@ def test_fetches_into_the_cache(archive, cache, monkeypatch, capsys):
 
 
 def test_the_original_is_the_one_that_everybody_knows():
-    assert (cifar10.MD5, cifar10.SIZE) == ('c58f30108f718f92721af3b95e74349a', 170_498_071)
+    assert (cifar10.ORIGINAL.md5, cifar10.ORIGINAL.size) == ('c58f30108f718f92721af3b95e74349a', 170_498_071)
 
 
 @pytest.mark.skipif('CIFAR10_ARCHIVE' not in os.environ, reason='CIFAR10_ARCHIVE names no archive')

@@ -46,7 +46,7 @@ def make_run(path, name='digits', rows=SCORES, done=True, fingerprint='f', split
 
 def make_paper_run(path, name='inception', **options):
     source = 'CIFAR-10, 50000 pictures (train), the original archive'
-    return make_run(path, name, **{'profile': 'paper', 'fingerprint': cifar10.MD5, 'source': source,
+    return make_run(path, name, **{'profile': 'paper', 'fingerprint': cifar10.ORIGINAL.md5, 'source': source,
                                    'protocol_of_scores': 'paper', **options})
 
 
@@ -119,7 +119,7 @@ def test_only_inception_stands_beside_the_paper(tmp_path, capsys):
     make_paper_run(tmp_path / 'runs' / 'a', splits=10, iterations=50)
     make_paper_run(tmp_path / 'runs' / 'b', name='digits', dataset='digits')
     make_run(tmp_path / 'runs' / 'c')
-    make_run(tmp_path / 'runs' / 'd', name='inception', dataset='cifar10', fingerprint=cifar10.MD5)
+    make_run(tmp_path / 'runs' / 'd', name='inception', dataset='cifar10', fingerprint=cifar10.ORIGINAL.md5)
     markdown, rows, _ = make_tables(capsys, tmp_path / 'runs', tmp_path)
     inception = section(markdown, 'Inception Scores')
     assert [row['run'] for row in inception] == ['a']

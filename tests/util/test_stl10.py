@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util import prepared, stl10
+from util import original, prepared, stl10
 from util.dataset import load
 from util.files import UserError
 
@@ -146,7 +146,7 @@ def test_says_what_it_is(archive, tmp_path, monkeypatch):
     result = load(UNLABELED, 'train', archive)
     assert result.fingerprint == md5 == load(LABELLED, 'train', archive).fingerprint
     assert f'NOT the original but another archive, md5 {md5}' in result.source
-    monkeypatch.setattr(stl10, 'MD5', md5)
+    monkeypatch.setattr(stl10, 'ORIGINAL', stl10.ORIGINAL._replace(md5=md5))
     assert f', the original archive, md5 {md5}' in load(UNLABELED, 'train', archive).source
     extract(tmp_path / 'root', members())
     extracted = load(UNLABELED, 'train', str(tmp_path / 'root'))
@@ -259,18 +259,18 @@ def test_fetches_into_the_cache(archive, root, monkeypatch, capsys):
 
     with open(archive, 'rb') as f:
         md5 = hashlib.md5(f.read()).hexdigest()
-    original = stl10.MD5
-    monkeypatch.setattr(stl10, 'MD5', md5)
-    monkeypatch.setattr(stl10, 'fetch', fetch)
+    everybodys = stl10.ORIGINAL
+    monkeypatch.setattr(stl10, 'ORIGINAL', stl10.ORIGINAL._replace(md5=md5))
+    monkeypatch.setattr(original, 'fetch', fetch)
     for _ in range(2):
         np.testing.assert_array_equal(load(UNLABELED, 'test').images, halved(pictures('test')))
     url = 'https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz'
     assert asked == [(url, hashlib.md5(url.encode()).hexdigest(), 2_640_397_119, md5)]
     assert '2.6 GB' in capsys.readouterr().err
-    monkeypatch.setattr(stl10, 'MD5', original)
+    monkeypatch.setattr(stl10, 'ORIGINAL', everybodys)
     with pytest.raises(UserError, match='is not the original STL-10 archive: delete it'):
         load(UNLABELED, 'test')
 
 
 def test_the_original_is_the_one_that_everybody_knows():
-    assert (stl10.MD5, stl10.SIZE) == ('91f7769df0f17e558f3565bffb0c7dfb', 2_640_397_119)
+    assert (stl10.ORIGINAL.md5, stl10.ORIGINAL.size) == ('91f7769df0f17e558f3565bffb0c7dfb', 2_640_397_119)

@@ -52,14 +52,15 @@ def make(row, seed):
     else:
         raise UserError('method.normalization must be null or one of {}, not {!r}'.format(
             ', '.join(NORMALIZATIONS), name))
-    known = inspect.signature(kind).parameters
-    unknown = set(options) - set(known)
+    known = dict(inspect.signature(kind).parameters)
+    random = known.pop('rng', None)
+    unknown = set(options) - set(known) | set(options) & {'name', 'weight_name'}
     if unknown:
         raise UserError('method: {} has no option {}'.format(name, ', '.join(sorted(unknown))))
     missing = [key for key, p in known.items() if p.default is p.empty and key not in options]
     if missing:
         raise UserError('method: {} needs the option {}'.format(name, ', '.join(missing)))
-    if 'rng' in known:
+    if random:
         options['rng'] = noise.random_state(seed, 'normalization')
     return HookedWeights(lambda: kind(**options)) if issubclass(kind, WeightHook) else kind(**options)
 

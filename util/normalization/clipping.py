@@ -64,5 +64,4 @@ def clip_singular_values(W, limit, axis=0):
             raise
         return  # NumPy refuses them; CuPy gives NaN
     excess = xp.maximum(s - limit, 0)
-    clipped = (matrix - xp.dot(U * excess, Vt)).astype(W.dtype)
-    W[...] = xp.where(excess[0] > 0, from_matrix(clipped, W.shape, axis), W)
+    W[...] = from_matrix((matrix - xp.dot(U * excess, Vt)).astype(W.dtype), W.shape, axis)

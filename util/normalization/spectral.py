@@ -62,7 +62,8 @@ class SpectralNormalization(WeightHook):
     .. admonition:: Example
 
         >>> import numpy as np
-        >>>         >>> hook = SpectralNormalization()
+        >>> import chainer.links as L
+        >>> hook = SpectralNormalization()
         >>> layer = L.Convolution2D(3, 8, 3).add_hook(hook)
         >>> layer(np.ones((1, 3, 5, 5), np.float32)).shape
         (1, 8, 3, 3)

@@ -64,6 +64,7 @@ class WeightHook(chainer.LinkHook):
         try:
             self._check_weight_is_there(link)
             self.check(link)
+            self._check_alone(link)
         except ValueError:
             hooks = link.local_link_hooks  # Chainer has listed the hook already
             for key in [k for k, hook in hooks.items() if hook is self]:
@@ -78,6 +79,12 @@ class WeightHook(chainer.LinkHook):
         bases = type(link).__mro__
         if any('__call__' in vars(base) for base in bases[bases.index(chainer.Link) + 1:]):  # called instead of forward
             raise ValueError('{} has a __call__ from a base class behind Link, which is not supported'.format(kind))
+
+    def _check_alone(self, link):
+        for hook in link.local_link_hooks.values():
+            if isinstance(hook, WeightHook) and hook is not self and hook.weight_name == self.weight_name:
+                raise ValueError('{}: {!r} has the hook {} already, and there can be one'.format(
+                    type(link).__name__, self.weight_name, hook.name))
 
     def deleted(self, link):
         self.detach(link)

@@ -9,7 +9,7 @@ import os
 
 import yaml
 
-from util import cifar10, config, rundir, scores
+from util import cifar10, config, rundir, scores, stl10
 from util.environment import read_environment
 from util.files import UserError
 from util.report.outcome import describe_outcome
@@ -110,7 +110,8 @@ def _describe_environment(settings, environment):
     # A run may have been resumed elsewhere: each device and commit once, in order
     device, commit = (' then '.join(dict.fromkeys(s[key] or 'unknown' for s in sessions))
                       for key in ('device', 'commit'))
-    original = settings.dataset['source'] != 'cifar10' or data['fingerprint'] == cifar10.MD5
+    published = {'cifar10': cifar10.ORIGINAL.md5, 'stl10': stl10.ORIGINAL.md5}.get(settings.dataset['source'])
+    original = published in (None, data['fingerprint'])
     return {'data': data['source'], 'original': original, 'device': device, 'commit': commit}
 
 

@@ -1,4 +1,5 @@
 """Every row of configs/methods.yml: what it promises still holds after training, and it goes on where it stopped."""
+import doctest
 import functools
 import os
 
@@ -13,7 +14,7 @@ from util import config, normalization, snapshot
 from util.cli import run_command
 from util.config import resolve
 from util.files import UserError
-from util.normalization import HookedWeights, Normalization
+from util.normalization import HookedWeights, Normalization, spectral
 
 with open(os.path.join(config.CONFIGS, 'methods.yml'), encoding='utf-8') as f:
     METHODS = list(yaml.safe_load(f))
@@ -188,6 +189,11 @@ def test_only_sn_gp_has_gamma():
         method).discriminator.namedparams())] == ['sn_gp']
 
 
+def test_the_example_in_the_hooks_docstring_runs():
+    failed, attempted = doctest.testmod(spectral)
+    assert failed == 0 and attempted == 6
+
+
 # make
 
 def row(**options):
@@ -211,6 +217,7 @@ def test_a_hook_is_made_for_each_link():
     ({'normalization': 'weight', 'factor': 2.0}, 'weight has no option factor'),
     ({'normalization': 'clipping', 'limit': 1, 'b': 1, 'a': 1}, 'clipping has no option a, b'),
     ({'factor': 1}, 'has no option factor'),
+    ({'normalization': 'spectral', 'rng': 3, 'name': 'x'}, 'spectral has no option name, rng'),
     ({'normalization': 'clipping'}, 'limit'),
     ({'normalization': 'singular_value_clipping'}, 'limit'),
     ({'normalization': 'orthonormal'}, 'coefficient'),

@@ -5,6 +5,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 
+from util.normalization.weight import FrobeniusNormalization, WeightNormalization
 from util.normalization.weight_hook import WeightHook, output_axis
 
 
@@ -35,10 +36,12 @@ class Refusing(Twice):
         raise ValueError('not this one')
 
 
-class Raising(Twice):
+class Raising(chainer.LinkHook):
+    """Some other hook."""
+
     name = 'Raising'
 
-    def normalize_weight(self, link):
+    def forward_preprocess(self, args):
         raise KeyError('no weight today')
 
 
@@ -215,3 +218,10 @@ def test_copies_have_weights_of_their_own():
     link.W.array[...] = 10 * W
     np.testing.assert_array_equal(shared(X).array, 10 * TWICE)
     is_as_it_was(other, 10 * W)
+
+
+def test_a_weight_has_one_hook():
+    link = L.Linear(3, 2).add_hook(WeightNormalization())
+    with pytest.raises(ValueError, match="'W' has the hook WeightNormalization already"):
+        link.add_hook(FrobeniusNormalization())
+    assert list(link.local_link_hooks) == ['WeightNormalization']
