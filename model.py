@@ -58,7 +58,7 @@ class CNNGenerator(chainer.Chain):
 
     def forward(self, z, y=None):
         """Turn z (N, dim_z) float32 into pictures (N, 3, size, size) float32 in (-1, 1); ``y`` must be ``None``."""
-        _check_unconditional(y)
+        _check_classes(self.n_classes, y)
         h = self.dense(z)
         if self.dense_bn:
             h = F.relu(self.bn0(h))
@@ -109,7 +109,7 @@ class CNNDiscriminator(chainer.Chain):
         """Turn pictures (N, 3, size, size) float32 in [-1, 1] into logits (N, 1); D(x) is their sigmoid. ``y`` must be
         ``None``.
         """
-        _check_unconditional(y)
+        _check_classes(self.n_classes, y)
         h = x
         for i in range(1, 8):
             h = F.leaky_relu(normalize(self['norm%d' % i], self['conv%d' % i](h)), slope=self.slope)
@@ -121,9 +121,10 @@ def _check_size(size):
         raise ValueError('the size of a picture must be a multiple of 8, not {}'.format(size))
 
 
-def _check_unconditional(y):
-    if y is not None:
-        raise ValueError('this network has no classes')
+def _check_classes(n_classes, y):
+    if (y is not None) != bool(n_classes):
+        raise ValueError('this network has {} classes, but y is {}'.format(n_classes or 'no', 'missing' if n_classes
+                                                                           else 'given'))
 
 
 class ResNetGenerator(chainer.Chain):
@@ -159,6 +160,7 @@ class ResNetGenerator(chainer.Chain):
         """Turn z (N, dim_z) float32, for classes y (N,) int32 if there are classes, into pictures (N, 3, size, size)
         float32 in (-1, 1).
         """
+        _check_classes(self.n_classes, y)
         h = self.dense(z).reshape(len(z), -1, self.bottom, self.bottom)
         for i in range(1, self._n_blocks + 1):
             h = self['block%d' % i](h, y)
@@ -215,6 +217,7 @@ class ResNetDiscriminator(chainer.Chain):
         """Turn pictures (N, 3, size, size) float32 in [-1, 1], with classes y (N,) int32 if there are classes, into
         logits (N, 1).
         """
+        _check_classes(self.n_classes, y)
         h = x
         for i in range(1, self._n_blocks + 1):
             h = self['block%d' % i](h)

@@ -123,6 +123,10 @@ def test_unconditional_rows_ignore_the_classes_of_the_data():
         assert with_classes.n_classes == without.n_classes == 0 and shapes(with_classes) == shapes(without)
 
 
+def test_a_discriminator_that_is_not_conditional_has_no_classes():
+    assert model.ResNetDiscriminator(width=1, n_classes=10).n_classes == 0
+
+
 # Initial weights
 
 def weights(network):
@@ -323,3 +327,12 @@ def test_blocks_that_are_not_there(changes, message):
     options = {**resolve(model='resnet').model, 'width': 1, **changes}
     with pytest.raises(UserError, match=message):
         model.build_discriminator(options, 32, 0, None, 3)
+
+
+def test_classes_where_there_are_none_and_none_where_there_are():
+    z, x, y = np.zeros((2, 128), 'f'), pictures(2, 32), np.zeros(2, 'i')
+    for networks, classes, message in ((build_both('resnet', width=1), y, 'no classes, but y is given'),
+                                       (build_both('resnet_projection', n_classes=3, width=1), None, '3 classes, but')):
+        for network, first in zip(networks, (z, x), strict=True):
+            with pytest.raises(ValueError, match=message):
+                network(first, classes)

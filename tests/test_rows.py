@@ -36,7 +36,7 @@ METHODS, SETTINGS, MODELS, DATASETS = map(rows, ('method', 'setting', 'model', '
 
 
 def is_meant_for(model, data):
-    """Whether such networks are for such pictures: G starts from 4x4 or 6x6, D ends in 3x3 to 8x8, there are classes."""
+    """Whether such networks are for such data: G starts from 4x4 or 6x6, D ends in 3x3 to 8x8, classes are there."""
     model, data, doublings, halvings = MODELS[model], DATASETS[data], 3, 3
     if model['architecture'] == 'resnet':
         doublings, halvings = len(model['generator']) - 1, model['downsamplings']
@@ -79,18 +79,24 @@ def tiny(data, model, method, setting):
     return resolve(dataset=data, model=model, method=method, setting=setting, batchsize=batchsize, overrides=overrides)
 
 
+def update(parts):
+    """One iteration; returns what was observed."""
+    observation, reporter = {}, chainer.Reporter()
+    reporter.add_observer('gen', parts.generator)
+    reporter.add_observer('dis', parts.discriminator)
+    with reporter.scope(observation), chainer.using_config('type_check', False):  # a tenth faster
+        parts.updater.update()
+    return observation
+
+
 def trained(c):
     """Build and train, looking for NaN at every iteration; returns parts and the last observation."""
     parts = build(c, get_device('cpu'), *pictures(c.dataset.name))
     networks = {'gen': parts.generator, 'dis': parts.discriminator}
     parts.discriminator.dense.W.array[...] *= 0.01  # ResNets start with logits of tens, where the log loss is flat
-    before, reporter = {name: state(network) for name, network in networks.items()}, chainer.Reporter()
-    for name, network in networks.items():
-        reporter.add_observer(name, network)
+    before = {name: state(network) for name, network in networks.items()}
     for i in range(ITERATIONS):
-        observation = {}
-        with reporter.scope(observation), chainer.using_config('type_check', False):  # a tenth faster
-            parts.updater.update()
+        observation = update(parts)
         assert all(np.isfinite(float(x)) for x in observation.values()), (i, observation)
     for name, network in networks.items():
         for path, array in state(network).items():
@@ -130,6 +136,51 @@ def test_no_row_is_forgotten():
         assert set(rows_of_section) == set(named)
     assert {('stl10', 'resnet48', 'sn_hinge', 'B'), ('imagenet', 'resnet128_concat', 'wgan_gp', 'B'),
             ('digits', 'resnet_projection', 'wgan_gp', 'B'), ('stl10', 'cnn', 'sn_hinge', 'B')} <= set(cases())
+
+
+def test_networks_are_called_with_the_batches_and_classes_of_their_steps(monkeypatch):
+    c = resolve(dataset='digits', model='resnet_projection', method='sn_hinge', setting='resnet', batchsize=2,
+                overrides=['model.dim_z=4', 'model.width=1', 'setting.n_dis=2'])
+    parts, calls = build(c, get_device('cpu'), *pictures('digits')), []
+    for name, network in (('G', parts.generator), ('D', parts.discriminator)):
+        def forward(x, y, name=name, f=network.forward):
+            calls.append((name, len(x), y.tolist()))
+            return f(x, y)
+        monkeypatch.setattr(network, 'forward', forward)
+    update(parts)
+    assert [(name, n) for name, n, _ in calls] == [('G', 4), ('D', 4)] + 2 * [('G', 2), ('D', 2), ('D', 2)]
+    assert calls[0][2] == calls[1][2]
+    batches = dataset.BatchIterator(pictures('digits')[0], 2, c.seed, labels=pictures('digits')[1])
+    for fake, real, also_fake in (calls[2:5], calls[5:8]):
+        assert real[2] == next(batches)[1].tolist() and fake[2] == also_fake[2] != real[2]
+    assert calls[2][2] != calls[5][2]
+
+
+def test_clipping_holds_after_the_last_update():
+    parts, _ = trained(tiny('digits', 'cnn', 'weight_clipping', 'quick'))
+    for path, p in parts.discriminator.namedparams():
+        if path.startswith('/conv') and path.endswith('/W'):
+            assert abs(p.array).max() <= np.float32(0.01) and (abs(p.array) < 0.0099).any(), path
+
+
+def test_singular_value_clipping_holds_after_the_last_update():
+    parts, _ = trained(tiny('digits', 'resnet_projection', 'singular_value_clipping', 'quick'))
+    for path, p in parts.discriminator.namedparams():
+        if path.endswith('/W'):
+            assert np.linalg.svd(p.array.reshape(len(p.array), -1), compute_uv=False)[0] <= 1 + 1e-5, path
+
+
+@pytest.mark.parametrize('method, key, network', [('orthonormal', 'coefficient', 'cnn'),
+                                                  ('wgan_gp', 'gradient_penalty', 'resnet_projection')])
+def test_penalties_move_the_weights(method, key, network):
+    states = []
+    for value in (0.5, 5):
+        overrides = ['model.dim_z=4', 'model.width=1', 'setting.n_dis=1', 'method.{}={}'.format(key, value)]
+        c = resolve(dataset='digits', model=network, method=method, batchsize=2, overrides=overrides)
+        parts = build(c, get_device('cpu'), *pictures('digits'))
+        update(parts)
+        states.append(state(parts.discriminator))
+    assert sum((states[0][path] != states[1][path]).any() for path in states[0]) > len(states[0]) / 4
 
 
 @pytest.mark.filterwarnings('ignore:.*encountered:RuntimeWarning')

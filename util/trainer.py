@@ -103,6 +103,9 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         scorer = make_run_scorer(network, config, pictures, data_dir, say=say)
         if scorer is None:
             say('No scorer for {}: this run draws pictures only.'.format(config.dataset.name))
+        if (config.setting.decay_start or 0) >= config.profile.iterations:
+            say('setting.decay_start is {}, and the last iteration {}: alpha does not fall in this run.'.format(
+                config.setting.decay_start, config.profile.iterations))
         parts = build(config, device, pictures.images, pictures.labels)
         stop = StopTrigger(config.profile.iterations)
         snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)

@@ -56,9 +56,10 @@ def test_the_resnets_alpha_falls_from_the_first_iteration_on():
 
 
 @pytest.mark.parametrize('start', ['6', '7', 'null'])
-def test_alpha_that_stays(tmp_path, monkeypatch, start):
+def test_alpha_that_stays(tmp_path, monkeypatch, capsys, start):
     used, logged = alphas(tmp_path / 'run', monkeypatch, '--set', 'setting.decay_start=' + start)
     assert (used == 2e-4).all() and used.shape == (6, 2) and logged == [None] * 6
+    assert ('alpha does not fall in this run' in capsys.readouterr().out) == (start != 'null')
 
 
 def test_the_log_has_the_mean_over_what_a_line_shows(tmp_path, monkeypatch):
