@@ -1,4 +1,8 @@
 """What several test files need."""
+import os
+import signal
+
+from util.updater import GANUpdater
 
 # Flags that make scores of 20 pictures
 FEW = ['--set', 'protocol.samples=20', '--set', 'protocol.training_samples=20', '--set', 'protocol.distance_samples=20']
@@ -16,3 +20,14 @@ def refused(capsys, status, *messages, silent=False):
     assert output.err.startswith('error: ') and output.err.count('\n') == 1, output.err
     assert all(message in output.err for message in messages), output.err
     assert not silent or output.out == ''
+
+
+def signal_in(monkeypatch, iteration):
+    """Have SIGTERM come in the midst of an iteration."""
+    original = GANUpdater.update_generator
+
+    def interrupted(self):
+        if self.iteration == iteration - 1:  # it is counted after the update
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self)
+    monkeypatch.setattr(GANUpdater, 'update_generator', interrupted)

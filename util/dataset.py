@@ -80,6 +80,7 @@ def load(row, split='train', data_dir=None):
         raise UserError(f'dataset size must be a positive integer, not {size!r}')
     if split not in ('train', 'test', 'all'):
         raise UserError(f"dataset split must be 'train', 'test' or 'all', not {split!r}")
+    check_data_dir(source, data_dir)
     images, labels, description, fingerprint = loaders[source](size, split, data_dir)
     return Pictures(images, labels, source, description, fingerprint)
 
@@ -100,10 +101,10 @@ def check_classes(pictures, n_classes):
                         f'{pictures.source}; expected --set dataset.n_classes={found}')
 
 
-def check_data_dir(row, data_dir):
-    """Refuse, with a UserError, to load a data set without the folder that it needs, before anything else is done."""
-    if data_dir is None and row.source in _NEED_A_FOLDER:
-        raise UserError(f'--data-dir is required with a dataset of source {row.source}: {_NEED_A_FOLDER[row.source]}')
+def check_data_dir(source, data_dir):
+    """Refuse, with a UserError, to load a source of pictures without the folder that it needs."""
+    if data_dir is None and source in _NEED_A_FOLDER:
+        raise UserError(f'--data-dir is required with a dataset of source {source}: {_NEED_A_FOLDER[source]}')
 
 
 def split_name(row, split):

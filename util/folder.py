@@ -19,18 +19,16 @@ def read(size, data_dir):
 
     Args:
         size (int): Height and width of the result.
-        data_dir (str or None): The flag ``--data-dir``, which is required: the folder.
+        data_dir (str): The flag ``--data-dir``: the folder.
 
     Returns:
         tuple: Pictures (uint8, (N, 3, size, size)) in the order of their names; labels (int32, (N,)), or ``None``
         unless every picture is in a sub-directory; a line that says what they are; an MD5 of names and pixels.
 
     Raises:
-        UserError: The flag, the folder, or pictures in it are missing, or one cannot be read.
+        UserError: The folder, or pictures in it are missing, or one cannot be read.
 
     """
-    if data_dir is None:
-        raise UserError('--data-dir is required with a dataset of source folder: ' + DATA_DIR)
     if not os.path.isdir(data_dir):
         raise UserError(f'--data-dir {data_dir}: there is no such directory')
     names = picture_names(data_dir, _SUFFIXES)

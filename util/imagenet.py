@@ -29,7 +29,7 @@ def read(size, data_dir):
 
     Args:
         size (int): Height and width of the result.
-        data_dir (str or None): The flag ``--data-dir``, which is required: the folder of class folders
+        data_dir (str): The flag ``--data-dir``: the folder of class folders
             (``n01440764`` ...), or a file that was prepared from one.
 
     Returns:
@@ -37,12 +37,10 @@ def read(size, data_dir):
         of the classes among the sorted ones; a line that says what they are; an MD5 of names and pixels.
 
     Raises:
-        UserError: The flag is missing; there is something else than classes of pictures, or a picture that cannot be
+        UserError: There is something else than classes of pictures, or a picture that cannot be
             read; there is no room for the prepared file, or it is damaged.
 
     """
-    if data_dir is None:
-        raise UserError('--data-dir is required with a dataset of source imagenet: ' + DATA_DIR)
     path = data_dir if os.path.isfile(data_dir) else _prepare(size, data_dir)
     result = prepared.read(path, _NAME, size)
     if result.labels is None:
@@ -70,7 +68,7 @@ def _prepare(size, data_dir):
         return images, os.fsencode('\0'.join(names[start:stop]))
 
     with prepared.alone(path, 'ImageNet'):
-        if not os.path.exists(path):
+        if not prepared.exists(path):
             if len(names) > 1000:
                 print(f'{len(names)} pictures are prepared once, {len(names) * 3 * size * size:,} bytes in '
                       f'{os.path.dirname(path)}; broken off, this goes on where it was', file=sys.stderr, flush=True)

@@ -112,7 +112,7 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
     device.use()
     with Lock(directory):
         # What can be refused at once comes first, and the scorer before the data, which may be many
-        dataset.check_data_dir(config.dataset, data_dir)
+        dataset.check_data_dir(config.dataset.source, data_dir)
         networks = build_networks(config)
         network = load_scorer(scorer_name or config.dataset.scorer, device)
         pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=data_dir)

@@ -1,12 +1,11 @@
 """The decay of Adam's alpha, by way of the command line."""
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
 
 import train
+from tests.helpers import signal_in
 from util.cli import run_command
 from util.config import resolve
 from util.updater import GANUpdater
@@ -14,17 +13,6 @@ from util.updater import GANUpdater
 TINY = ['--profile', 'quick', '--device', 'cpu', '--iterations', '6', '--batchsize', '4', '--evaluation-interval', '6',
         '--snapshot-interval', '2', '--display-interval', '1', '--scorer', 'none', '--set', 'model.width=2',
         '--set', 'model.initial_scale=0.3', '--setting', 'resnet', '--set', 'setting.n_dis=1']
-
-
-def signal_in(monkeypatch, iteration):
-    """Have SIGTERM come in the midst of an iteration."""
-    original = GANUpdater.update_generator
-
-    def interrupted(self):
-        if self.iteration == iteration - 1:  # it is counted after the update
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self)
-    monkeypatch.setattr(GANUpdater, 'update_generator', interrupted)
 
 
 def alphas(out, monkeypatch, *arguments):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import train
-from tests.helpers import refused, tree
+from tests.helpers import refused, signal_in, tree
 from util import trainer, watch
 from util.cli import run_command
 from util.config import resolve
@@ -170,17 +170,6 @@ def test_an_empty_folder_is_as_good_as_none(tmp_path, finished):
 
 
 # Ends
-
-def signal_in(monkeypatch, iteration):
-    """Have SIGTERM come in the midst of an iteration."""
-    original = GANUpdater.update_generator
-
-    def interrupted(self):
-        if self.iteration == iteration - 1:  # it is counted after the update
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self)
-    monkeypatch.setattr(GANUpdater, 'update_generator', interrupted)
-
 
 @pytest.mark.parametrize('iteration, snapshots', [(1, [1]), (4, [2, 4]), (5, [4, 5])])
 def test_stopped(finished, tmp_path, monkeypatch, capsys, iteration, snapshots):

@@ -40,7 +40,10 @@ class HookedWeights(Normalization):
         return link.add_hook(self._make_hook())
 
 
-def weights(network, kinds=(L.Linear, L.Convolution2D, L.EmbedID)):
+WEIGHTED = (L.Linear, L.Convolution2D, L.EmbedID)  # the kinds of a discriminator's links that carry a weight
+
+
+def weights(network, kinds=WEIGHTED):
     """The weights of a network's layers.
 
     Args:

@@ -4,11 +4,30 @@ import chainer.links as L
 import numpy as np
 from chainer import backend
 
-from util.normalization.base import Normalization, weights
+from util.normalization.base import WEIGHTED, Normalization, weights
 from util.normalization.power_iteration import as_matrix, from_matrix
 
 
-class WeightClipping(Normalization):
+class _Clipping(Normalization):
+    """Clips weights of the discriminator, in place.
+
+    Args:
+        limit (float): What they are clipped at.
+
+    """
+
+    kinds = WEIGHTED  # of links whose weights are clipped
+
+    def __init__(self, limit):
+        self._limit = limit
+
+    def constrain(self, discriminator):
+        with chainer.using_device(discriminator.device):
+            for W, axis in weights(discriminator, self.kinds):
+                self._clip(W.array, axis)
+
+
+class WeightClipping(_Clipping):
     """Keeps each element of the convolutions' weights in [-limit, limit] (Arjovsky et al. 2017; paper section 4.1).
 
     Args:
@@ -16,16 +35,13 @@ class WeightClipping(Normalization):
 
     """
 
-    def __init__(self, limit):
-        self._limit = limit
+    kinds = (L.Convolution2D,)
 
-    def constrain(self, discriminator):
-        with chainer.using_device(discriminator.device):
-            for W, _ in weights(discriminator, (L.Convolution2D,)):
-                W.xp.clip(W.array, -self._limit, self._limit, out=W.array)
+    def _clip(self, W, axis):
+        backend.get_array_module(W).clip(W, -self._limit, self._limit, out=W)
 
 
-class SingularValueClipping(Normalization):
+class SingularValueClipping(_Clipping):
     """Keeps the singular values of all weights at or below a limit (paper appendix D.3; Saito et al. 2017).
 
     W = U S V^T becomes U min(S, limit) V^T. The decomposition is exact, and slow.
@@ -35,13 +51,8 @@ class SingularValueClipping(Normalization):
 
     """
 
-    def __init__(self, limit):
-        self._limit = limit
-
-    def constrain(self, discriminator):
-        with chainer.using_device(discriminator.device):
-            for W, axis in weights(discriminator):
-                clip_singular_values(W.array, self._limit, axis)
+    def _clip(self, W, axis):
+        clip_singular_values(W, self._limit, axis)
 
 
 def clip_singular_values(W, limit, axis=0):

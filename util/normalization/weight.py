@@ -12,7 +12,15 @@ def _divide_by_norm(W, axes, eps):
     return x if x.dtype == W.dtype else F.cast(x, W.dtype)
 
 
-class WeightNormalization(WeightHook):
+class _DividedByNorm(WeightHook):
+    """Base of hooks with an ``eps`` that is added to a norm."""
+
+    def __init__(self, eps=1e-12, name=None, weight_name='W'):
+        super().__init__(name, weight_name)
+        self.eps = float(eps)
+
+
+class WeightNormalization(_DividedByNorm):
     """Divides each row of a link's weight, an output's, by its length: w_bar_i = w_i / ||w_i||.
 
     Salimans and Kingma (2016), with the gain fixed to 1 as the paper has it (Equation 25 and its footnote), so that the
@@ -27,26 +35,18 @@ class WeightNormalization(WeightHook):
 
     name = 'WeightNormalization'
 
-    def __init__(self, eps=1e-12, name=None, weight_name='W'):
-        super().__init__(name, weight_name)
-        self.eps = float(eps)
-
     def normalize_weight(self, link):
         W, axis = getattr(link, self.weight_name), output_axis(link)
         return _divide_by_norm(W, tuple(i for i in range(W.ndim) if i != axis), self.eps)
 
 
-class FrobeniusNormalization(WeightHook):
+class FrobeniusNormalization(_DividedByNorm):
     """Divides a link's weight by its Frobenius norm: W / ||W||_F, so that the squares of its singular values sum to 1.
 
     Args: as of :class:`WeightNormalization`.
     """
 
     name = 'FrobeniusNormalization'
-
-    def __init__(self, eps=1e-12, name=None, weight_name='W'):
-        super().__init__(name, weight_name)
-        self.eps = float(eps)
 
     def normalize_weight(self, link):
         W = getattr(link, self.weight_name)
