@@ -2,10 +2,9 @@
 
 .DEFAULT_GOAL := help
 ROWS := default A B C D E F
-METHODS := none weight_clipping gan_gp wgan_gp batch_norm layer_norm weight_norm frobenius_norm orthonormal \
-    orthonormal_hinge sn sn_hinge sn_gp singular_value_clipping ssn bsn bssn
+METHODS := $(shell sed -n 's/^\([A-Za-z0-9_]*\):.*/\1/p' configs/methods.yml)
 # The scales that the configuration of Lin et al. tries on CIFAR-10
-FACTORS := 0.7 0.8 0.9 1.0 1.2 1.4 1.6 1.8 2.0 2.2 2.4 2.6 2.8 3.0 3.2 3.4 3.6 3.8 4.0
+SCALES := 0.7 0.8 0.9 1.0 1.2 1.4 1.6 1.8 2.0 2.2 2.4 2.6 2.8 3.0 3.2 3.4 3.6 3.8 4.0
 
 # The sweeps and their runs, which are targets, too. The paper's Figures 1 and 2 are the grid.
 SETTINGS_RUNS := $(ROWS:%=setting-%)
@@ -18,27 +17,65 @@ STL10_RUNS := $(addprefix stl10-,$(addprefix cnn-,weight_clipping wgan_gp layer_
     resnet48-orthonormal_hinge resnet48-sn_hinge)
 IMAGENET_RUNS := $(addprefix imagenet-,resnet128_concat-sn_hinge resnet128_concat-orthonormal_hinge \
     resnet128_projection-sn_hinge resnet128-sn_hinge)
-BSSN_RUNS := $(foreach method,ssn bssn,$(FACTORS:%=bssn-$(method)-%))
+BSSN_RUNS := $(foreach method,ssn bssn,$(SCALES:%=bssn-$(method)-%))
 SWEEPS := settings methods grid resnet stl10 imagenet bssn
 RUNS := normalize $(SETTINGS_RUNS) $(METHODS_RUNS) $(GRID_RUNS) $(RESNET_RUNS) $(STL10_RUNS) $(IMAGENET_RUNS) $(BSSN_RUNS)
 
-# The command line of a run: a flag for each variable that is set. Values reach the shell in single quotes. $(call run,
-# METHOD, SETTING, MODEL, DATASET) takes the user's variables for what a target leaves open.
+# What a target fixes, what it takes where the user says nothing, what it adds to the run's name and command
+fixed-method :=
+fixed-setting :=
+fixed-model :=
+fixed-dataset :=
+default-setting :=
+default-model :=
+default-protocol :=
+default-iterations :=
+suffix :=
+more :=
+# The n-th part of a target's name, counted from 1: the parts of grid-sn-A are grid, sn and A
+part = $(word $(1),$(subst -, ,$@))
+
+$(SETTINGS_RUNS): fixed-setting = $(call part,2)
+$(METHODS_RUNS): fixed-method = $(call part,2)
+$(GRID_RUNS): fixed-method = $(call part,2)
+$(GRID_RUNS): fixed-setting = $(call part,3)
+$(RESNET_RUNS) $(STL10_RUNS) $(IMAGENET_RUNS): fixed-model = $(call part,2)
+$(RESNET_RUNS) $(STL10_RUNS) $(IMAGENET_RUNS): fixed-method = $(call part,3)
+$(RESNET_RUNS): default-setting := resnet
+$(STL10_RUNS): fixed-dataset := stl10
+$(STL10_RUNS): default-setting = $(if $(filter cnn,$(call part,2)),$(or $(best-of-$(call part,3)),default),resnet)
+# What the paper says of its best settings for STL-10 (footnote 4 and Figure 4). The hinge is run where the log loss is
+best-of-sn := B
+best-of-sn_hinge := B
+best-of-orthonormal := C
+$(IMAGENET_RUNS): fixed-dataset := imagenet
+$(IMAGENET_RUNS): default-setting := imagenet
+$(IMAGENET_RUNS): default-protocol := imagenet
+$(IMAGENET_RUNS): default-iterations := 450000
+$(IMAGENET_RUNS): more := --evaluation-interval 10000 --snapshot-interval 10000
+$(BSSN_RUNS): fixed-method = $(call part,2)
+$(BSSN_RUNS): default-setting := B
+$(BSSN_RUNS): default-model := bsn_cnn
+$(BSSN_RUNS): suffix = scale-$(call part,3)
+$(BSSN_RUNS): more = --set method.scale=$(call part,3)
+
+# The command line of a run: a flag for each variable that is set. Values reach the shell in single quotes.
 quote = '$(subst ','\'',$(1))'
 flag = $(if $(strip $(2)), $(1) $(call quote,$(2)))
-scoring = $(call flag,--protocol,$(PROTOCOL))$(call flag,--scorer,$(SCORER))
-numbers = $(call flag,--iterations,$(ITERATIONS))$(call flag,--seed,$(SEED))
-places = $(call flag,--device,$(DEVICE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(TAG))
+method = $(call flag,--method,$(or $(fixed-method),$(strip $(METHOD)),sn))
+setting = $(call flag,--setting,$(or $(fixed-setting),$(strip $(SETTING)),$(default-setting)))
+dataset = $(call flag,--dataset,$(or $(fixed-dataset),$(strip $(DATASET))))
+model = $(call flag,--model,$(or $(fixed-model),$(strip $(MODEL)),$(default-model)))
+rows = $(method)$(setting)$(call flag,--profile,$(PROFILE))$(dataset)$(model)
+scoring = $(call flag,--protocol,$(or $(strip $(PROTOCOL)),$(default-protocol)))$(call flag,--scorer,$(SCORER))
+numbers = $(call flag,--iterations,$(or $(strip $(ITERATIONS)),$(default-iterations)))$(call flag,--seed,$(SEED))
+tag = $(if $(strip $(TAG)),$(strip $(TAG))$(if $(suffix),-))$(suffix)
+places = $(call flag,--device,$(DEVICE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))
 keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
-method = $(call flag,--method,$(or $(1),$(strip $(METHOD)),sn))$(call flag,--setting,$(or $(2),$(SETTING)))
-rows = $(call flag,--profile,$(PROFILE))$(call flag,--dataset,$(or $(4),$(DATASET)))$(call flag,--model,$(or $(3),$(MODEL)))
-train = .venv/bin/python train.py$(method)$(rows)$(scoring)$(numbers)$(places)$(keys)$(5)
+train = .venv/bin/python train.py$(rows)$(scoring)$(numbers)$(places)$(if $(more), $(more))$(keys)
 # In a sweep, which says sweep=yes, a run that diverges (exit status 3) is a result like others
 sweep :=
 run = $(train)$(if $(sweep), || [ $$? -eq 3 ])
-
-# The n-th part of a target's name, counted from 1: the parts of grid-sn-A are grid, sn and A
-part = $(word $(1),$(subst -, ,$@))
 
 # Which CUDA: what CUDA= says on the command line (clusters export a CUDA=/usr/local/cuda of their own), else what .venv
 # was made for, else what the driver says. "install" asks the driver anew.
@@ -58,19 +95,22 @@ endif
 ifneq ($(filter-out 12 13 none,$(cuda)),)
   $(error CUDA=$(cuda): expected 12, 13 or none)
 endif
-runs := $(filter $(RUNS),$(patsubst settings,$(SETTINGS_RUNS),$(goals)))
-ifneq ($(and $(strip $(OUT)),$(word 2,$(runs))$(filter $(SWEEPS),$(goals))),)
+ifneq ($(and $(strip $(OUT)),$(word 2,$(filter $(RUNS),$(goals)))$(filter $(SWEEPS),$(goals))),)
   $(error OUT=$(OUT): is the folder of one run, and several were asked for; leave it out, or run them one by one)
 endif
-fixed := $(filter-out setting-$(SETTING),$(filter $(SETTINGS_RUNS),$(runs)))
-ifneq ($(and $(strip $(SETTING)),$(fixed)),)
-  $(error SETTING=$(SETTING): contradicts $(fixed))
+# Variables that say something else than a target, which would be ignored: $(call contradicted,VALUE,TARGETS)
+contradicted = $(foreach goal,$(if $(strip $(1)),$(filter $(2),$(goals))),$(if $(filter $(1),$(subst -, ,$(goal))),,$(goal)))
+networks := resnet stl10 imagenet $(RESNET_RUNS) $(STL10_RUNS) $(IMAGENET_RUNS)
+define CHECK
+  $(if $(call contradicted,$($(1)),$(2)),$(error $(1)=$($(1)): contradicts $(call contradicted,$($(1)),$(2))))
+endef
+$(call CHECK,SETTING,settings grid $(SETTINGS_RUNS) $(GRID_RUNS))
+$(call CHECK,METHOD,methods grid bssn $(networks) $(METHODS_RUNS) $(GRID_RUNS) $(BSSN_RUNS))
+$(call CHECK,MODEL,$(networks))
+$(call CHECK,DATASET,$(filter-out resnet%,$(networks)))
+ifneq ($(and $(filter imagenet imagenet-%,$(goals)),$(if $(strip $(DATA_DIR)),,missing)),)
+  $(error DATA_DIR=: name the folder of ImageNet's class folders, or a file that was prepared from it)
 endif
-fixed := $(filter-out method-$(METHOD),$(filter $(METHODS_RUNS),$(goals)))$(filter $(filter-out settings,$(SWEEPS)),$(goals))
-ifneq ($(and $(strip $(METHOD)),$(fixed)),)
-  $(error METHOD=$(METHOD): contradicts $(fixed))
-endif
-
 ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
   $(error DATASET=: name a data set whose pictures have labels, as in "make scorer DATASET=cifar10")
 endif
@@ -89,17 +129,11 @@ install: $(installed)
 	@echo 'installed in .venv, CUDA $(cuda) ($(why))'
 
 ##   normalize        trains, draws and scores one GAN with spectral normalization; the profile says which setting
-normalize: $(installed)
-	$(call run)
-
 ##   setting-default  setting-A  setting-B  setting-C  setting-D  setting-E  setting-F
 ##                    the same with another row of the paper's table of settings
-$(SETTINGS_RUNS): setting-%: $(installed)
-	$(call run,,$*)
-
 ##   method-NAME      the same with another row of configs/methods.yml: method-none, method-wgan_gp ...
-$(METHODS_RUNS): method-%: $(installed)
-	$(call run,$*)
+$(RUNS): $(installed)
+	$(run)
 
 ##
 ## Sweeps, many runs each. The same command again goes on with one that was broken off. On a CPU as many runs go side by
@@ -111,54 +145,31 @@ settings: $(installed)
 
 ##   methods          all methods, in one setting (SETTING=). In the quick profile 500 generator updates each
 methods: $(installed)
-	$(call sweep-over,$(METHODS_RUNS),$(if $(quick),$(if $(strip $(ITERATIONS)),,ITERATIONS=500 TAG=$(or $(strip $(TAG)),500))))
+	$(call sweep-over,$(METHODS_RUNS),$(if $(quick),$(if $(strip $(ITERATIONS)),,ITERATIONS=500 $(call quote,TAG=$(or $(TAG),500)))))
 
 ##   grid             the paper's methods x settings A to F: its Figures 1 and 2. Others: GRID_METHODS="none sn"
 ##                    GRID_SETTINGS="default D"
 grid: $(installed)
 	$(call sweep-over,$(GRID_RUNS))
 
-$(GRID_RUNS): $(installed)
-	$(call run,$(call part,2),$(call part,3))
-
 ##   resnet           the paper's ResNets (Table 4), and the conditional one
 resnet: $(installed)
 	$(call sweep-over,$(RESNET_RUNS))
-
-$(RESNET_RUNS): $(installed)
-	$(call run,$(call part,3),$(or $(SETTING),resnet),$(call part,2))
 
 ##   stl10            the paper's rows for STL-10: CNN and ResNet (Table 5)
 stl10: $(installed)
 	$(call sweep-over,$(STL10_RUNS))
 
-# The paper's best settings where it names them (its footnote 4 and Figure 4)
-setting-of-sn := B
-setting-of-sn_hinge := B
-setting-of-orthonormal := C
-cnn-setting = $(or $(setting-of-$(call part,3)),default)
-$(STL10_RUNS): $(installed)
-	$(call run,$(call part,3),$(or $(SETTING),$(if $(filter cnn,$(call part,2)),$(cnn-setting),resnet)),$(call part,2),stl10)
-
 ##   imagenet         the paper's ResNet for ImageNet (Table 6), 450,000 generator updates; DATA_DIR= the folder of classes
 imagenet: $(installed)
 	$(call sweep-over,$(IMAGENET_RUNS))
 
-$(IMAGENET_RUNS): PROTOCOL := $(or $(strip $(PROTOCOL)),imagenet)
-$(IMAGENET_RUNS): ITERATIONS := $(or $(strip $(ITERATIONS)),450000)
-$(IMAGENET_RUNS): $(installed)
-	$(call run,$(call part,3),$(or $(SETTING),imagenet),$(call part,2),imagenet)
-
-##   bssn             scaled, and bidirectional scaled spectral normalization, with all scales (FACTORS="1.0 1.2")
+##   bssn             scaled, and bidirectional scaled spectral normalization, with all scales (SCALES="1.0 1.2")
 ## Single runs of these, too: grid-METHOD-SETTING, resnet-MODEL-METHOD, stl10-MODEL-METHOD, imagenet-MODEL-METHOD,
 ## bssn-METHOD-SCALE
 ##
 bssn: $(installed)
 	$(call sweep-over,$(BSSN_RUNS))
-
-$(BSSN_RUNS): TAG := $(if $(strip $(TAG)),$(strip $(TAG))-)factor
-$(BSSN_RUNS): $(installed)
-	$(call run,$(call part,2),$(or $(SETTING),B),,,-$(call part,3) --set method.factor=$(call part,3))
 
 # $(call sweep-over,TARGETS,VARIABLES): all of them in a make of their own. Without a GPU and without -j it is -j CORES,
 # with one thread a run: two runs side by side take hardly longer than one.

@@ -12,7 +12,7 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 
-from util.blocks import ConditionalBatchNormalization, ResBlock, glorot, normalize
+from util.blocks import ClassEmbedding, ConditionalBatchNormalization, ResBlock, glorot, normalize
 from util.files import UserError
 from util.normalization import Normalization
 
@@ -211,7 +211,7 @@ class ResNetDiscriminator(chainer.Chain):
             self.dense = norm.weight(L.Linear(channels[-1], 1, nobias=not dense_bias, initialW=glorot(rng)))
             if conditional:
                 dim = channels[-1] if conditional == 'projection' else dim_embed
-                self.embed = norm.weight(L.EmbedID(n_classes, dim, initialW=glorot(rng)))
+                self.embed = norm.weight(ClassEmbedding(n_classes, dim, initialW=glorot(rng)))
 
     def forward(self, x, y=None):
         """Turn pictures (N, 3, size, size) float32 in [-1, 1], with classes y (N,) int32 if there are classes, into
@@ -261,7 +261,7 @@ def _make(kind, options, row, size, n_classes, **arguments):
     if missing:
         raise UserError('model.{} is missing'.format(missing[0]))
     if row.get('conditional') and n_classes < 2:
-        raise UserError('model.conditional: {} needs the classes of a data set, and dataset.n_classes is {}'.format(
+        raise UserError('model.conditional: {} needs classes, but dataset.n_classes is {}'.format(
             row['conditional'], n_classes))
     if row.get('conditional'):
         arguments['n_classes'] = n_classes

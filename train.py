@@ -40,7 +40,8 @@ def make_parser():
     run.add_argument('--tag', help="added to the default directory's name, for runs that --set sets apart")
     run.add_argument('--resume', '-r', metavar='SNAPSHOT', type=path,
                      help="go on from this snapshot (default: the run's newest)")
-    run.add_argument('--data-dir', type=path, help='the pictures (folder), or a copy of the archive at hand (cifar10)')
+    run.add_argument('--data-dir', type=path,
+                     help='the folder of pictures (folder, imagenet), or a copy of the archive (cifar10, stl10)')
     run.add_argument('--scorer', help="which network scores the snapshots, or none (default: the data set's)")
     run.add_argument('--dry-run', action='store_true', help='print the resolved Config and stop')
     return parser

@@ -1,93 +1,12 @@
 """What each target of the Makefile would run, and how it makes environments. Nothing is installed: Python is a fake."""
 import os
-import pathlib
 import shlex
 import shutil
 import subprocess
 
 import pytest
-import yaml
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-SETTINGS = ['default', 'A', 'B', 'C', 'D', 'E', 'F']
-METHODS = list(yaml.safe_load((ROOT / 'configs' / 'methods.yml').read_text()))
-SWEEPS = ['settings', 'methods', 'grid', 'resnet', 'stl10', 'imagenet', 'bssn']
-TARGETS = ['help', 'install', 'normalize', *('setting-' + row for row in SETTINGS), *SWEEPS, 'table',
-           'inception', 'scorer', 'test', 'test-kernels', 'parity', 'lint', 'clean']
-
-TOOLS = ['cp', 'echo', 'env', 'find', 'flock', 'head', 'make', 'mkdir', 'nproc', 'rm', 'sed', 'sh', 'sleep', 'touch']
-
-# Notes its arguments in ../calls, beside the copied tree; fails at setting $FAIL; makes environments by copying itself.
-FAKE_PYTHON = '''#!/bin/sh
-case "$*" in
-    *as_uri*) printf 'file://%s/constraints.txt' "$PWD" | sed 's/ /%20/g'; exit ;;
-    '-c '*) [ -z "$UNFIT" ]; exit ;;
-    *'pip --version') exit ;;
-    '-m venv'*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python"; exit ;;
-    *--editable*) sleep 0.2; echo "$PIP_CONSTRAINT|$PIP_BUILD_CONSTRAINT" >>../constraints ;;
-esac
-echo "$*" >>../calls
-case "$*" in *"--setting $FAIL"*) exit ${STATUS:-1} ;; esac
-'''
-
-
-# What follows a run's command in a sweep: to diverge is not to fail
-SWEPT = ' || [ $? -eq 3 ]'
-
-
-class Tree:
-    """A copy of what make reads, in a folder whose name has a blank, with a fake python3 and a fake nvidia-smi."""
-
-    def __init__(self, folder):
-        self.folder = folder / 'a copy'
-        self.folder.mkdir()
-        for name in ('Makefile', 'setup.py', 'constraints.txt'):
-            shutil.copy(ROOT / name, self.folder)
-        self.bin = folder / 'bin'
-        self.bin.mkdir()
-        for path in filter(None, map(shutil.which, TOOLS)):  # and no others: a real Python must not be found
-            (self.bin / os.path.basename(path)).symlink_to(path)
-        self.command('python3', FAKE_PYTHON)
-        self.driver('', status=9)
-
-    def command(self, name, text):
-        path = self.bin / name
-        path.unlink(missing_ok=True)
-        path.write_text(text)
-        path.chmod(0o755)
-
-    def driver(self, text, status=0):
-        self.command('nvidia-smi', "#!/bin/sh\necho '{}'\nexit {}\n".format(text, status))
-
-    def start(self, *arguments, **environment):
-        environment = {'PATH': str(self.bin), 'FAIL': 'nothing', **environment}
-        return subprocess.Popen(['make', *arguments], cwd=self.folder, env=environment, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def make(self, *arguments, status=0, **environment):
-        """Run make, check its exit status, and return what it printed: (stdout, stderr)."""
-        process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == status, out + err
-        return out, err
-
-    def runs(self, *arguments):
-        """The words of each command line of train.py that make would run."""
-        lines = self.make('-n', *arguments)[0].splitlines()
-        words = [shlex.split(line.removesuffix(SWEPT)) for line in lines if 'train.py' in line]
-        assert all(line[:2] == ['.venv/bin/python', 'train.py'] for line in words)
-        return [line[2:] for line in words]
-
-    def calls(self, word=''):
-        path = self.folder.parent / 'calls'
-        return [line for line in path.read_text().splitlines() if word in line] if path.exists() else []
-
-    def refusal(self, *arguments, **environment):
-        """The one line with which make refuses, having done nothing."""
-        out, err = self.make(*arguments, status=2, **environment)
-        assert out == '' and len(err.splitlines()) == 1
-        assert self.calls() == [] and not (self.folder / '.venv').exists()
-        return err
+from tests.make_tree import FAKE_PYTHON, ROOT, SETTINGS, TARGETS, Tree
 
 
 @pytest.fixture
@@ -139,13 +58,19 @@ def test_every_target_that_is_phony_is_in_help(tree):
     (['stl10-cnn-orthonormal'], '--method orthonormal --setting C --dataset stl10 --model cnn'),
     (['stl10-cnn-wgan_gp'], '--method wgan_gp --setting default --dataset stl10 --model cnn'),
     (['stl10-resnet48-sn_hinge', 'SETTING=A'], '--method sn_hinge --setting A --dataset stl10 --model resnet48'),
-    (['imagenet-resnet128_concat-sn_hinge', 'SEED=1'],
+    (['imagenet-resnet128_concat-sn_hinge', 'SEED=1', 'DATA_DIR=d'],
      '--method sn_hinge --setting imagenet --dataset imagenet --model resnet128_concat --protocol imagenet '
-     '--iterations 450000 --seed 1'),
-    (['imagenet-resnet128-sn_hinge', 'ITERATIONS=9', 'PROTOCOL=50k'],
-     '--method sn_hinge --setting imagenet --dataset imagenet --model resnet128 --protocol 50k --iterations 9'),
-    (['bssn-ssn-0.7'], '--method ssn --setting B --tag factor-0.7 --set method.factor=0.7'),
-    (['bssn-bssn-4.0', 'TAG=x'], '--method bssn --setting B --tag x-4.0 --set method.factor=4.0'),
+     '--iterations 450000 --seed 1 --data-dir d --evaluation-interval 10000 --snapshot-interval 10000'),
+    (['imagenet-resnet128-sn_hinge', 'ITERATIONS=9', 'PROTOCOL=50k', 'DATA_DIR=d'],
+     '--method sn_hinge --setting imagenet --dataset imagenet --model resnet128 --protocol 50k --iterations 9 '
+     '--data-dir d --evaluation-interval 10000 --snapshot-interval 10000'),
+    (['imagenet-resnet128-sn_hinge', 'ITERATIONS=', 'PROTOCOL= ', 'DATA_DIR=d'],
+     '--method sn_hinge --setting imagenet --dataset imagenet --model resnet128 --protocol imagenet '
+     '--iterations 450000 --data-dir d --evaluation-interval 10000 --snapshot-interval 10000'),
+    (['bssn-ssn-0.7'], '--method ssn --setting B --model bsn_cnn --tag scale-0.7 --set method.scale=0.7'),
+    (['bssn-bssn-4.0', 'TAG=x', 'MODEL=cnn', 'SET=a.b=1'],
+     '--method bssn --setting B --model cnn --tag x-scale-4.0 --set method.scale=4.0 --set a.b=1'),
+    (['bssn-ssn-1.2', 'TAG='], '--method ssn --setting B --model bsn_cnn --tag scale-1.2 --set method.scale=1.2'),
     (['normalize', 'SET=a.b=1 c.d=2'], '--method sn --set a.b=1 --set c.d=2'),
     (['normalize', 'PROFILE=', 'METHOD=', 'SETTING=', 'SET=', 'OUT= '], '--method sn'),
     (['setting-F', 'OUT=r', 'SEED=1', 'PROFILE=paper', 'DATASET=folder', 'MODEL=cnn', 'ITERATIONS=2', 'DEVICE=0',
@@ -164,62 +89,7 @@ def test_values_reach_the_command_as_they_are(tree, value):
 
 def test_variables_come_from_the_environment_too(tree):
     assert '--seed' in tree.make('-n', 'normalize', SEED='3')[0]
-
-
-def test_settings_are_all_seven(tree):
-    assert tree.runs('settings', 'SEED=2') == [
-        ['--method', 'sn', '--setting', row, '--seed', '2'] for row in SETTINGS]
-
-
-def test_methods_are_all_rows_in_their_order(tree):
-    assert tree.runs('methods', 'PROFILE=paper') == [
-        ['--method', method, '--profile', 'paper'] for method in METHODS]
-
-
-def test_methods_are_shorter_in_the_quick_profile(tree):
-    short = ['--iterations', '500', '--tag', '500']
-    assert tree.runs('methods')[0] == ['--method', 'none', *short]
-    assert tree.runs('methods', 'PROFILE=quick')[0][-4:] == short
-    assert tree.runs('methods', 'ITERATIONS=9')[0] == ['--method', 'none', '--iterations', '9']
-    tree.driver('| CUDA Version: 13.0 |')
-    assert tree.runs('methods')[0] == ['--method', 'none']
-    assert tree.runs('methods', 'DEVICE=cpu')[0] == ['--method', 'none', *short[:2], '--device', 'cpu', *short[2:]]
-
-
-def test_the_grid_is_the_papers_methods_times_its_settings(tree):
-    methods = ['weight_clipping', 'gan_gp', 'wgan_gp', 'batch_norm', 'layer_norm', 'weight_norm', 'orthonormal', 'sn']
-    assert tree.runs('grid') == [['--method', m, '--setting', s] for m in methods for s in 'ABCDEF']
-
-
-def test_methods_and_settings_of_the_grid_can_be_chosen(tree):
-    assert tree.runs('grid', 'GRID_METHODS=none sn', 'GRID_SETTINGS=default D') == [
-        ['--method', m, '--setting', s] for m in ('none', 'sn') for s in ('default', 'D')]
-
-
-@pytest.mark.parametrize('sweep, count', [('resnet', 3), ('stl10', 9), ('imagenet', 4), ('bssn', 38)])
-def test_other_sweeps(tree, sweep, count):
-    runs = tree.runs(sweep)
-    assert len(runs) == len({tuple(run) for run in runs}) == count
-
-
-def test_scales_can_be_chosen(tree):
-    assert [run[-1] for run in tree.runs('bssn', 'FACTORS=1.2')] == 2 * ['method.factor=1.2']
-
-
-def test_a_sweep_on_a_cpu_fills_its_cores(tree):
-    tree.command('nproc', '#!/bin/sh\necho 5\n')
-    assert 'OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}' in tree.make('-n', 'settings')[0]
-    assert ' -j5 ' in tree.make('-n', 'settings')[0]
-    assert ' -j5 ' not in tree.make('-n', '-j2', 'settings')[0]
-    tree.driver('| CUDA Version: 13.0 |')
-    on_gpu = tree.make('-n', 'settings')[0]
-    assert ' -j5 ' not in on_gpu and 'OMP_NUM_THREADS' not in on_gpu
-
-
-def test_a_run_that_diverges_does_not_stop_a_sweep_and_alone_it_tells(tree):
-    tree.make('settings', FAIL='B', STATUS='3')
-    assert len(tree.calls('train.py')) == 7
-    assert 'setting-B] Error 3' in tree.make('setting-B', status=2, FAIL='B', STATUS='3')[1]
+    assert "--tag 'x-scale-0.7' --set method.scale=0.7" in tree.make('-n', 'bssn-ssn-0.7', TAG='x')[0]
 
 
 @pytest.mark.parametrize('target, command', [
@@ -251,7 +121,13 @@ def test_commands_with_variables(tree, arguments, command):
     (['settings', 'OUT=x'], 'OUT=x: is the folder of one run'),
     (['setting-A', 'normalize', 'OUT=x'], 'OUT=x: is the folder of one run'),
     (['setting-A', 'SETTING=B'], 'SETTING=B: contradicts setting-A'),
-    (['settings', 'SETTING=B'], 'SETTING=B: contradicts setting-default setting-A setting-C'),
+    (['settings', 'SETTING=B'], 'SETTING=B: contradicts settings'),
+    (['grid', 'normalize', 'SETTING=B'], 'SETTING=B: contradicts grid'),
+    (['grid-sn-A', 'METHOD=none'], 'METHOD=none: contradicts grid-sn-A'),
+    (['resnet', 'MODEL=cnn'], 'MODEL=cnn: contradicts resnet'),
+    (['imagenet-resnet128-sn_hinge', 'DATA_DIR=d', 'MODEL=cnn'], 'MODEL=cnn: contradicts imagenet-resnet128-sn_hinge'),
+    (['stl10', 'DATASET=cifar10'], 'DATASET=cifar10: contradicts stl10'),
+    (['imagenet'], "DATA_DIR=: name the folder of ImageNet's class folders"),
     (['methods', 'OUT=x'], 'OUT=x: is the folder of one run'),
     (['methods', 'METHOD=sn'], 'METHOD=sn: contradicts methods'),
     (['method-none', 'METHOD=sn'], 'METHOD=sn: contradicts method-none'),
@@ -332,17 +208,6 @@ def test_makes_side_by_side_install_once(tree):
         process.stdout.close(), process.stderr.close()
     assert len(tree.calls('--editable')) == 1
     assert len(tree.calls('train.py')) == 7
-
-
-def test_keep_going_passes_a_failed_run(tree):
-    out, err = tree.make('-k', 'settings', status=2, FAIL='B')
-    assert len(tree.calls('train.py')) == 7
-    assert 'setting-B] Error 1' in err and err.count('Error 1') == 1
-
-
-def test_without_keep_going_a_failed_run_is_the_last(tree):
-    tree.make('-j1', 'settings', status=2, FAIL='B')
-    assert [line.split()[-1] for line in tree.calls('train.py')] == ['default', 'A', 'B']
 
 
 def test_constraints_reach_pip_as_an_absolute_url(tree):

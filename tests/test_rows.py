@@ -111,7 +111,7 @@ def expected_reports(c, discriminator):
     expected = {'gen/loss', 'dis/loss'}
     expected |= {'dis/gradient_penalty'} if c.method.gradient_penalty else set()
     expected |= {'dis/penalty'} if 'coefficient' in c.method else set()
-    if c.method.normalization in ('spectral', 'bidirectional'):
+    if c.method.normalization in ('spectral', 'scaled', 'bidirectional'):
         expected |= {'sigma' + path[:-2] for path, _ in discriminator.namedparams() if path.endswith('/W')}
     return expected
 
@@ -234,5 +234,5 @@ def test_a_conditional_model_needs_a_data_set_with_classes(tmp_path, capsys):
     save_png(tmp_path / 'pictures' / 'a.png', np.zeros((32, 32, 3), 'u1'))
     status = run_command(train.main, [*CONDITIONAL, '--dataset', 'folder', '--data-dir', str(tmp_path / 'pictures'),
                                       '--out', str(tmp_path / 'run')])
-    refused(capsys, status, 'model.conditional: projection needs the classes', 'dataset.n_classes is 0')
+    refused(capsys, status, 'model.conditional: projection needs classes', 'dataset.n_classes is 0')
     assert not (tmp_path / 'run' / 'config.yml').exists()

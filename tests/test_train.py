@@ -236,6 +236,7 @@ def test_resume_from_what_is_no_snapshot_of_this_run(tmp_path, finished, capsys)
     (['--resume', 'missing.npz'], 'cannot read missing.npz'),
     (['--unknown'], '--unknown'),
     (['--dataset', 'folder'], '--data-dir'),
+    (['--dataset', 'imagenet', '--scorer', 'inception'], '--data-dir is required with a dataset of source imagenet'),
     (['--dataset', 'folder', '--data-dir', 'missing-folder'], 'missing-folder'),
     (['--dataset', 'cifar10', '--scorer', 'none', '--data-dir', 'missing-folder'], 'missing-folder'),
 ])
@@ -386,3 +387,11 @@ def test_auto_says_loudly_what_it_chose(capsys):
     assert 'NOT the paper' in capsys.readouterr().out
     train.print_profile('paper')
     assert 'PROFILE=quick' in capsys.readouterr().out
+
+
+def test_networks_that_cannot_be_are_refused_before_anything_is_fetched(tmp_path, capsys, no_network):
+    for more in ([], ['--dry-run']):
+        arguments = ['--dataset', 'stl10', '--model', 'resnet_projection', '--out', str(tmp_path / 'run'), *more]
+        refused(capsys, run_command(train.main, ['--profile', 'quick', '--device', 'cpu', *arguments]),
+                'model.conditional: projection needs classes, but dataset.n_classes is 0')
+    assert os.listdir(tmp_path) == []

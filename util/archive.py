@@ -6,6 +6,8 @@ import zlib
 
 from util.files import UserError
 
+_MAX_NAMES = 1 << 20  # bytes of a header that holds a long name or the like
+
 
 class _Bounded:
     """What a gzip file unpacks to, refused beyond a limit: a few kB can unpack to many GB."""
@@ -20,6 +22,17 @@ class _Bounded:
         if self._left < 0:
             raise UserError('{}: unpacks to more than {} ({} bytes)'.format(self._path, self._what, self._limit))
         return block
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is not believed when it says that megabytes of names follow: tarfile would hold them in memory."""
+
+    def _proc_member(self, archive):
+        of_names = self.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+                                 tarfile.SOLARIS_XHDTYPE)
+        if of_names and self.size > _MAX_NAMES:
+            raise tarfile.HeaderError('a header of {} bytes'.format(self.size))
+        return super()._proc_member(archive)
 
 
 class _Member:
@@ -66,7 +79,7 @@ def stream_files(path, what, wanted, max_size, max_total, max_members):
     """
     with _damage_told(path), gzip.open(path) as unpacked:
         stream = _Bounded(unpacked, path, what, max_total)
-        with tarfile.open(fileobj=stream, mode='r|') as archive:
+        with tarfile.open(fileobj=stream, mode='r|', tarinfo=_Header) as archive:
             for number, member in enumerate(archive):
                 if member.size > max_size or number >= max_members:
                     raise UserError('{}: too large to be {} (at {!r:.80})'.format(path, what, member.name))

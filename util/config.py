@@ -37,7 +37,7 @@ RULES = {
     'model.conditional': ("'projection', 'concat' or null", lambda x: x in ('projection', 'concat', None)),
     'method.gradient_penalty': ('a number of at least 0', lambda x: _is_number(x) and x >= 0),
     'method.coefficient': ('a number of at least 0', lambda x: _is_number(x) and x >= 0),
-    'method.limit': _POSITIVE, 'method.use_gamma': _SWITCH,
+    'method.limit': _POSITIVE, 'method.scale': _POSITIVE, 'method.use_gamma': _SWITCH,
     'method.n_power_iteration': _COUNT, 'method.eps': ('a number of at least 0', lambda x: _is_number(x) and x >= 0),
     'method.factor': ('a number above 0, or null', lambda x: x is None or _is_number(x) and x > 0),
     'setting.alpha': _POSITIVE, 'setting.beta1': _FRACTION, 'setting.beta2': _FRACTION, 'setting.n_dis': _COUNT,
@@ -326,6 +326,9 @@ def _check(config, where):
                 raise UserError('{}.{} must be {}, not {!r} ({})'.format(section, key, rule[0], value, where))
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError('{}.{} must be finite, not {!r} ({})'.format(section, key, value, where))
+    if config.model.get('conditional') and config.dataset.n_classes < 2:
+        raise UserError('model.conditional: {} needs classes, but dataset.n_classes is {} ({})'.format(
+            config.model.conditional, config.dataset.n_classes, where))
     for key, limit in _ORDER:
         if config.protocol[key] > config.protocol[limit]:
             raise UserError('protocol.{} must not exceed protocol.{}, {} > {} ({})'.format(

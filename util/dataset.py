@@ -19,6 +19,7 @@ from util.pictures import resize
 from util.prepared import gather, release
 
 _BELOW_256 = float(np.nextafter(np.float32(256), np.float32(0)))
+_NEED_A_FOLDER = {'folder': folder.DATA_DIR, 'imagenet': imagenet.DATA_DIR}
 _RELEASE = 1 << 26  # bytes of pictures taken from a mapped file, after which its memory is given back
 
 
@@ -48,8 +49,8 @@ def load(row, split='train', data_dir=None):
 
     Args:
         row (Mapping or object): Its ``source`` is ``'cifar10'``, ``'digits'``, ``'folder'``, ``'stl10'`` or
-            ``'imagenet'``; its ``size`` is the height and width of the result. ``n_classes``, if it has one and it is
-            not 0: the labels must be there, and below it. ``part``, for stl10: ``'unlabeled'`` or ``'labelled'``.
+            ``'imagenet'``; its ``size`` is the height and width of the result. ``part``, for stl10: ``'unlabeled'`` or
+            ``'labelled'``.
         split (str): ``'train'``, ``'test'`` or ``'all'``. CIFAR-10 has 50,000 and 10,000 pictures, STL-10 100,000
             unlabeled ones (or 5,000 labelled ones) and 8,000; ``'all'`` is train, then test. The digits are split once
             and for all, about 80 % to 20 % of each class; ``'all'`` is the 1,797 in their own order. A folder and
@@ -67,8 +68,8 @@ def load(row, split='train', data_dir=None):
         UserError: Something is missing, broken, or not what it should be.
 
     """
-    source, size, part, n_classes = (_value(row, key, default) for key, default in (
-        ('source', None), ('size', None), ('part', 'unlabeled'), ('n_classes', 0)))
+    source, size, part = (_value(row, key, default) for key, default in (
+        ('source', None), ('size', None), ('part', 'unlabeled')))
     loaders = {'cifar10': _load_cifar10, 'digits': _load_digits,
                'folder': lambda size, split, data_dir: folder.read(size, data_dir),
                'stl10': functools.partial(stl10.read, part),
@@ -77,13 +78,9 @@ def load(row, split='train', data_dir=None):
         raise UserError('dataset source {!r} is not known; there are {}'.format(source, ', '.join(loaders)))
     if not isinstance(size, int) or size < 1:
         raise UserError(f'dataset size must be a positive integer, not {size!r}')
-    if type(n_classes) is not int or n_classes < 0:
-        raise UserError(f'dataset.n_classes must be an integer of at least 0, not {n_classes!r}')
     if split not in ('train', 'test', 'all'):
         raise UserError(f"dataset split must be 'train', 'test' or 'all', not {split!r}")
     images, labels, description, fingerprint = loaders[source](size, split, data_dir)
-    if n_classes:
-        _check_classes(n_classes, labels, description)
     return Pictures(images, labels, source, description, fingerprint)
 
 
@@ -92,15 +89,21 @@ def _value(row, key, default):
     return row.get(key, default) if hasattr(row, 'keys') else getattr(row, key, default)
 
 
-def _check_classes(n_classes, labels, description):
-    """Refuse pictures that a GAN of so many classes cannot be trained on."""
-    if labels is None:
-        raise UserError(f'dataset.n_classes is {n_classes}, but these pictures have no classes: {description} (of a '
-                        'folder, every picture in a sub-directory would have one); expected --set dataset.n_classes=0')
-    found = int(labels.max()) + 1
-    if found > n_classes:
-        raise UserError(f'dataset.n_classes is {n_classes}, but these pictures have {found} classes: {description}; '
-                        f'expected --set dataset.n_classes={found}')
+def check_classes(pictures, n_classes):
+    """Refuse pictures, with a UserError, unless they have ``n_classes`` classes, for a GAN that draws from as many."""
+    if pictures.labels is None:
+        raise UserError(f'dataset.n_classes is {n_classes}, but these pictures have no classes: {pictures.source} (of '
+                        'a folder, every picture in a sub-directory would have one)')
+    found = int(pictures.labels.max()) + 1
+    if found != n_classes:
+        raise UserError(f'dataset.n_classes is {n_classes}, but these pictures have {found} classes: '
+                        f'{pictures.source}; expected --set dataset.n_classes={found}')
+
+
+def check_data_dir(row, data_dir):
+    """Refuse, with a UserError, to load a data set without the folder that it needs, before anything else is done."""
+    if data_dir is None and row.source in _NEED_A_FOLDER:
+        raise UserError(f'--data-dir is required with a dataset of source {row.source}: {_NEED_A_FOLDER[row.source]}')
 
 
 def split_name(row, split):

@@ -9,6 +9,7 @@ from PIL import Image
 from util.files import UserError
 from util.pictures import bombs_refused, middle_square, picture_names, read_rgb
 
+DATA_DIR = 'the directory of pictures'  # what --data-dir must be
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 _FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP')
 
@@ -29,7 +30,7 @@ def read(size, data_dir):
 
     """
     if data_dir is None:
-        raise UserError('--data-dir is required with a dataset of source folder: the directory of pictures')
+        raise UserError('--data-dir is required with a dataset of source folder: ' + DATA_DIR)
     if not os.path.isdir(data_dir):
         raise UserError(f'--data-dir {data_dir}: there is no such directory')
     names = picture_names(data_dir, _SUFFIXES)

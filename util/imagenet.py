@@ -16,6 +16,7 @@ from util.files import UserError
 from util.folder import labels_of
 from util.pictures import bombs_refused, middle_square, picture_names, read_rgb
 
+DATA_DIR = 'the folder of class folders (n01440764 ...), or a file that was prepared from it'  # --data-dir must be it
 _SUFFIXES = ('.jpeg', '.jpg', '.png')
 _FORMATS = ('JPEG', 'PNG')  # whatever the suffix: one .JPEG of the original is a PNG
 _CLASS = re.compile(r'n\d{8}')  # an identifier of WordNet
@@ -41,8 +42,7 @@ def read(size, data_dir):
 
     """
     if data_dir is None:
-        raise UserError('--data-dir is required with a dataset of source imagenet: the folder of class folders '
-                        '(n01440764 ...), or a file that was prepared from it')
+        raise UserError('--data-dir is required with a dataset of source imagenet: ' + DATA_DIR)
     path = data_dir if os.path.isfile(data_dir) else _prepare(size, data_dir)
     result = prepared.read(path, _NAME, size)
     if result.labels is None:

@@ -12,6 +12,8 @@ from util.files import UserError
 def picture_names(root, suffixes):
     """Sorted paths of the picture files in a folder, at any depth; hidden files and folders are left out.
 
+    Links are followed; a folder that is its own ancestor is left out.
+
     Args:
         root (str): The folder.
         suffixes (tuple of str): How their names end, in lower case.
@@ -27,10 +29,13 @@ def picture_names(root, suffixes):
         raise UserError(f'cannot read {error.filename}: {error.strerror}')
 
     names = []
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder) + os.sep
+        subfolders[:] = [name for name in subfolders if not name.startswith('.')
+                         and not real.startswith(os.path.realpath(os.path.join(folder, name)) + os.sep)]
         names += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, '/') for name in files
-                  if name.lower().endswith(suffixes) and not name.startswith('.')]
+                  if name.lower().endswith(suffixes) and not name.startswith('.')
+                  and os.path.isfile(os.path.join(folder, name))]
     return sorted(names)
 
 

@@ -100,6 +100,11 @@ def _mapping(images):
     return base if isinstance(base, mmap.mmap) else None
 
 
+def exists(path):
+    """Whether there is a prepared file, with what belongs to it."""
+    return os.path.exists(path) and os.path.exists(path + '.json')
+
+
 @contextlib.contextmanager
 def alone(path, label):
     """Hold the lock of a prepared file, whose folder is made when it is missing; another process waits for this one.

@@ -4,11 +4,13 @@ The cache is a folder beside Chainer's downloads (``CHAINER_DATASET_ROOT``, by d
 is named after all that it depends on: the network and its weights, the device, the data set, its split, the number of
 pictures and their pixels. Deleting it costs nothing but the time to make it again.
 """
+import contextlib
 import dataclasses
 import hashlib
 import os
 
 import chainer
+import filelock
 import numpy as np
 
 from util import metrics
@@ -46,20 +48,26 @@ def load_reference(scorer, pictures, split, n_samples=None, say=print):
         scorer: What looks at the pictures, see :mod:`util.scorer`.
         pictures (util.dataset.Pictures): The real pictures.
         split (str): The split that they are, for the names.
-        n_samples (int or None): How many of them, drawn with a fixed seed; ``None`` is all.
+        n_samples (int or None): How many of them at most, drawn with a fixed seed; ``None`` is all.
         say (callable): Gets a line when computing takes long, or the cache cannot be used.
 
     Returns:
         Reference
 
     Raises:
-        UserError: There are fewer than 2 pictures, or fewer than ``n_samples``.
+        UserError: There are fewer than 2 pictures.
 
     """
     indices = _choose(pictures, n_samples)
     n = len(indices)
     name = '{} {} {} ({:.8})'.format(n, pictures.name, split, pictures.fingerprint)
     path = _path(scorer, pictures, split, indices)
+    with _one_at_a_time(path):
+        return Reference(name, **_read_or_make(path, scorer, pictures, indices, say))
+
+
+def _read_or_make(path, scorer, pictures, indices, say):
+    n = len(indices)
     arrays = _read(path, n, say)
     if arrays is None:
         if n > 2000:
@@ -71,7 +79,23 @@ def load_reference(scorer, pictures, split, n_samples=None, say=print):
         _write(path, arrays, say)
     else:
         metrics.warn_of_few_samples(*arrays['features'].shape)  # as its statistics did when they were made
-    return Reference(name, **arrays)
+    return arrays
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path):
+    """Let runs that start together wait for the first of them; where nothing can be written each makes its own."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        lock = filelock.FileLock(path + '.lock')
+        lock.acquire()
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _choose(pictures, n_samples):
@@ -79,12 +103,9 @@ def _choose(pictures, n_samples):
     if available < 2:
         raise UserError('at least 2 real pictures are needed to compare with; {} has {}'.format(
             pictures.source, available))
-    if n_samples in (None, available):
+    if n_samples is None or n_samples >= available:
         return np.arange(available)
-    if n_samples > available:
-        raise UserError('protocol.reference_samples: {} real pictures are wanted to compare with; there are {}'.format(
-            n_samples, available))
-    return np.random.RandomState(_SEED).choice(available, n_samples, replace=False)
+    return np.sort(np.random.RandomState(_SEED).choice(available, n_samples, replace=False))
 
 
 def _chunks(images, indices):
@@ -96,14 +117,18 @@ def _chunks(images, indices):
 
 def _path(scorer, pictures, split, indices):
     parts = [scorer.name, '{:.16}'.format(scorer.fingerprint), scorer.device_kind,
-             pictures.name, split, str(len(indices)), '{:.16}'.format(_hash(pictures.images, indices))]
+             pictures.name, split, str(len(indices)), '{:.16}'.format(_hash(pictures, indices))]
     return os.path.join(chainer.dataset.get_dataset_root(), FOLDER, '-'.join(parts) + '.npz')
 
 
-def _hash(images, indices):
+def _hash(pictures, indices):
+    images = pictures.images
     digest = hashlib.sha256(str((len(indices), *images.shape[1:])).encode())
-    for chunk in _chunks(images, indices):
-        digest.update(chunk.data)
+    if isinstance(images, np.memmap):  # too many to read at each start; whoever prepared them has seen them all
+        digest.update(pictures.fingerprint.encode() + indices.tobytes())
+    else:
+        for chunk in _chunks(images, indices):
+            digest.update(chunk.data)
     return digest.hexdigest()
 
 

@@ -26,6 +26,7 @@ _SETS = {'unlabeled': {'train': ('unlabeled',), 'test': ('test',), 'all': ('unla
 _FILES = {'unlabeled': ('unlabeled_X.bin',), 'train': ('train_X.bin', 'train_y.bin'),
           'test': ('test_X.bin', 'test_y.bin')}
 _PICTURE = 3 * 96 * 96  # bytes
+_VERSION = 1  # of how pictures are prepared: another one makes other files
 _CHUNK = 500  # pictures that are read and resized together
 _MAX_PICTURES = 200_000  # in a file: 100,000 in the original
 _MAX_TOTAL = 1 << 33  # bytes of all that is packed: 3,124,250,000 and a little in the original
@@ -73,9 +74,9 @@ def read(part, size, split, data_dir=None):
 
 def _read_archive(path, md5, sets, size):
     """What :func:`_decode` returns, by way of the prepared files of an archive."""
-    files = {name: prepared.path_of(f'stl10-{name}-{size}-{md5}.npy') for name in sets}
+    files = {name: prepared.path_of(f'stl10-{name}-{size}-{md5}-{_VERSION}.npy') for name in sets}
     with prepared.alone(prepared.path_of(f'stl10-{size}-{md5}'), 'STL-10'):
-        missing = [name for name in sets if not os.path.exists(files[name])]
+        missing = [name for name in sets if not prepared.exists(files[name])]
         if missing:
             print(f'STL-10 is unpacked and resized to {size}x{size} once, which takes a minute, and kept in '
                   f'{os.path.dirname(files[missing[0]])}', file=sys.stderr, flush=True)

@@ -33,7 +33,23 @@ class Parts:
     updater: GANUpdater
 
 
-def build(config, device, images, labels=None):
+def build_networks(config):
+    """Build the networks of a Config, on the CPU; all initial numbers are functions of the seed.
+
+    Returns:
+        tuple: The generator, the discriminator, and what is done to it (Normalization).
+
+    Raises:
+        UserError: The Config names a normalization that does not exist, or networks that cannot be built.
+
+    """
+    size, seed, n_classes = config.dataset.size, config.seed, config.dataset.n_classes
+    normalizing = normalization.make(config.method, seed)
+    return (model.build_generator(config.model, size, seed, n_classes),
+            model.build_discriminator(config.model, size, seed, normalizing, n_classes), normalizing)
+
+
+def build(config, device, images, labels=None, networks=None):
     """Build networks, optimizers and updater on a device; all initial numbers are functions of the seed.
 
     Args:
@@ -41,6 +57,7 @@ def build(config, device, images, labels=None):
         device (chainer.backend.Device): Where everything lives.
         images (numpy.ndarray): The pictures to train on, uint8 (N, 3, H, W).
         labels (numpy.ndarray or None): Their classes, int32 (N,), for conditional networks.
+        networks (tuple or None): What :func:`build_networks` returned; ``None``: it is called.
 
     Returns:
         Parts
@@ -49,12 +66,10 @@ def build(config, device, images, labels=None):
         UserError: The Config names a loss or a normalization that does not exist, or networks that cannot be built.
 
     """
-    if config.method.loss not in loss.LOSSES:
-        raise UserError('method.loss must be one of {}, not {!r}'.format(', '.join(loss.LOSSES), config.method.loss))
-    method, setting, profile, size = config.method, config.setting, config.profile, config.dataset.size
-    normalizing, n_classes = normalization.make(method, config.seed), config.dataset.n_classes
-    generator = model.build_generator(config.model, size, config.seed, n_classes)
-    discriminator = model.build_discriminator(config.model, size, config.seed, normalizing, n_classes)
+    method, setting, profile = config.method, config.setting, config.profile
+    if method.loss not in loss.LOSSES:
+        raise UserError('method.loss must be one of {}, not {!r}'.format(', '.join(loss.LOSSES), method.loss))
+    generator, discriminator, normalizing = networks or build_networks(config)
     optimizers = {}
     for name, network in (('gen', generator), ('dis', discriminator)):
         network.to_device(device)
@@ -96,17 +111,21 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         return STATUS_DIVERGED
     device.use()
     with Lock(directory):
-        # The scorer first: without its weights nothing needs to be downloaded or read
+        # What can be refused at once comes first, and the scorer before the data, which may be many
+        dataset.check_data_dir(config.dataset, data_dir)
+        networks = build_networks(config)
         network = load_scorer(scorer_name or config.dataset.scorer, device)
         pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=data_dir)
         check_data(directory, pictures)
+        if config.model.get('conditional'):
+            dataset.check_classes(pictures, config.dataset.n_classes)
         scorer = make_run_scorer(network, config, pictures, data_dir, say=say)
         if scorer is None:
             say('No scorer for {}: this run draws pictures only.'.format(config.dataset.name))
         if (config.setting.decay_start or 0) >= config.profile.iterations:
             say('setting.decay_start is {}, and the last iteration {}: alpha does not fall in this run.'.format(
                 config.setting.decay_start, config.profile.iterations))
-        parts = build(config, device, pictures.images, pictures.labels)
+        parts = build(config, device, pictures.images, pictures.labels, networks)
         stop = StopTrigger(config.profile.iterations)
         snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)
         trainer = make_trainer(config, directory, parts, stop, snapshots, scorer)

@@ -70,8 +70,10 @@ def test_first_iteration_is_that_of_the_cpu(device, model, method):
         assert there[key] == pytest.approx(value, rel=1e-2, abs=1e-3), key  # TF32 may be on
 
 
-def test_a_run_and_its_exact_resume(device, tmp_path, monkeypatch):
-    assert start(device, tmp_path / 'a') == 0
+@pytest.mark.parametrize('rows', [[], ['--model', 'resnet_projection', '--method', 'sn_hinge'],
+                                  ['--method', 'sn_gp'], ['--method', 'bssn', '--setting', 'resnet']])
+def test_a_run_and_its_exact_resume(device, tmp_path, monkeypatch, rows):
+    assert start(device, tmp_path / 'a', *rows) == 0
     from util.updater import GANUpdater
     original = GANUpdater.update_discriminator
 
@@ -81,8 +83,8 @@ def test_a_run_and_its_exact_resume(device, tmp_path, monkeypatch):
         original(self, step)
     with monkeypatch.context() as context:
         context.setattr(GANUpdater, 'update_discriminator', broken)
-        assert start(device, tmp_path / 'b') == 130
-    assert start(device, tmp_path / 'b') == 0
+        assert start(device, tmp_path / 'b', *rows) == 130
+    assert start(device, tmp_path / 'b', *rows) == 0
     for name in EXACT:
         assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
     full, resumed = (read_npz(os.path.join(tmp_path, run, 'snapshot_iter_000004.npz')) for run in 'ab')

@@ -97,3 +97,13 @@ def test_damage(path, share):
     assert '\n' not in str(error.value)
     with pytest.raises(OSError):
         read(path + '.missing')
+
+
+def test_headers_of_names_are_not_held_in_memory_when_they_are_long(tmp_path):
+    path = tmp_path / 'x.tar.gz'
+    with gzip.open(path, 'wb') as f:
+        header = tarfile.TarInfo('././@LongLink')
+        header.type, header.size = tarfile.GNUTYPE_LONGNAME, (1 << 20) + 1
+        f.write(header.tobuf(tarfile.GNU_FORMAT) + bytes(header.size))
+    with pytest.raises(UserError, match='a header of 1048577 bytes'):
+        list(read(path, max_total=1 << 30))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import model
-from util.blocks import ConditionalBatchNormalization, ResBlock, normalize
+from util.blocks import ClassEmbedding, ConditionalBatchNormalization, ResBlock, normalize
 from util.config import resolve
 
 
@@ -253,3 +253,19 @@ def test_only_conditional_normalization_is_given_the_classes():
     norm.beta.W.array[...] = [[0], [7]]
     result = normalize(norm, x, y).array
     assert abs(result[1] - result[0]).mean() > 5
+
+
+def test_classes_are_looked_up_as_by_chainers_embedding():
+    ours, theirs = ClassEmbedding(5, 3), L.EmbedID(5, 3)
+    theirs.W.array[...] = ours.W.array
+    y, g = np.array([4, 0, 4, 2], 'i'), draw(4, 3)
+    gradients = []
+    for link in ours, theirs:
+        out = link(y)
+        out.grad = g
+        link.cleargrads()
+        out.backward()
+        gradients.append(link.W.grad)
+    np.testing.assert_allclose(ours(y).array, theirs(y).array)
+    np.testing.assert_allclose(*gradients, rtol=1e-12)
+    assert (gradients[0][[1, 3]] == 0).all()

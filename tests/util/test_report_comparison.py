@@ -5,7 +5,7 @@ import pytest
 
 from tests.util.test_report import make_paper_run, make_run, make_tables, section
 from util import scores
-from util.report.comparison import NOT_IN_THE_PAPER, compare_with_paper
+from util.report.comparison import WITHOUT_A_ROW, compare_with_paper
 from util.report.published import read_published
 from util.report.runs import read_run, sort_rows
 
@@ -51,10 +51,10 @@ def test_groups_and_order_are_the_paper_s(tmp_path, capsys):
     ({}, 'SN-GANs'), ({'model': 'sndcgan'}, 'SN-GANs'), ({'method': 'sn_hinge'}, 'SN-GANs, hinge loss, Eq. (17)'),
     ({'method': 'sn_hinge', 'model': 'resnet'}, 'SN-GANs, hinge loss'), ({'method': 'gan_gp'}, 'GAN-GP'),
     ({'method': 'sn_gp'}, 'WGAN-GP + spectral norm'), ({'method': 'weight_norm'}, 'Weight Norm.'),
-    ({'method': 'none'}, (NOT_IN_THE_PAPER, 'none')), ({'method': 'bssn'}, (NOT_IN_THE_PAPER, 'bssn')),
-    ({'method': 'frobenius_norm'}, (NOT_IN_THE_PAPER, 'frobenius_norm')),
-    ({'model': 'resnet'}, (NOT_IN_THE_PAPER, 'sn')),
-    ({'method': 'sn_hinge', 'model': 'resnet_projection'}, (NOT_IN_THE_PAPER, 'sn_hinge'))])
+    ({'method': 'none'}, (WITHOUT_A_ROW, 'none')), ({'method': 'bssn'}, (WITHOUT_A_ROW, 'bssn')),
+    ({'method': 'frobenius_norm'}, (WITHOUT_A_ROW, 'frobenius_norm')),
+    ({'model': 'resnet'}, (WITHOUT_A_ROW, 'sn')),
+    ({'method': 'sn_hinge', 'model': 'resnet_projection'}, (WITHOUT_A_ROW, 'sn_hinge'))])
 def test_matching(tmp_path, options, label):
     make_paper_run(tmp_path / 'a', **options)
     assert beside(tmp_path) == {label: 'a'} and beside(tmp_path, 'stl10') == {}
@@ -121,7 +121,7 @@ def test_how_far_a_run_is_and_how_it_ended(tmp_path, capsys):
         ('Batch Norm.', '', '', '5 of 50000', 'DIVERGED at 5', ''),
         ('SN-GANs', '7.00 +- 0.12', '30.0', '1000 of 50000', 'NOT FINISHED', 'paper'),
         ('bsn', '1.10', '98.0', '50000', 'learned nothing', 'paper')]
-    assert [row['method'] for row in rows][-2:] == ['*Not in the paper*', 'bsn']
+    assert [row['method'] for row in rows][-2:] == ['*Without a row above*', 'bsn']
     assert (rows[-1]['paper IS'], rows[-1]['variables']) == ('', 'METHOD=bsn MODEL=cnn')
 
 
@@ -130,8 +130,8 @@ def test_methods_that_the_paper_does_not_have_stand_in_order(tmp_path):
         make_paper_run(tmp_path / name, method=name)
     make_paper_run(tmp_path / 'best', method='ssn', setting='A', rows=[(50, 8.0)])
     assert list(beside(tmp_path).items()) == [
-        ((NOT_IN_THE_PAPER, 'none'), 'none'), ((NOT_IN_THE_PAPER, 'ssn'), 'best'),
-        ((NOT_IN_THE_PAPER, 'bssn'), 'bssn')]
+        ((WITHOUT_A_ROW, 'none'), 'none'), ((WITHOUT_A_ROW, 'ssn'), 'best'),
+        ((WITHOUT_A_ROW, 'bssn'), 'bssn')]
 
 
 def test_another_archive_is_said_there_too(tmp_path, capsys):

@@ -38,6 +38,9 @@ OTHERS = """
 WGAN-GP + Frobenius norm          |                                 |
 WGAN-GP + weight norm             |                                 |  6.36 .04 42.4
 WGAN-GP + spectral norm           | sn_gp cnn                       |  7.20 .08 32.0
+WGAN-GP, ResNet                   |                                 |  7.80 .11 24.5
+WGAN-GP + spectral norm, ResNet   |                                 |  7.85 .06 23.6
+WGAN-GP + spectral norm, ResNet, D 1.5 times as wide |              |  7.96 .06 22.5
 SN-GANs, label concatenated       | sn_hinge resnet128_concat       | 21.1  .35
 SN-GANs, projection discriminator | sn_hinge resnet128_projection   | 29.7
 """

@@ -5,7 +5,7 @@ import inspect
 from util import noise
 from util.files import UserError
 from util.normalization.base import HookedWeights, Normalization
-from util.normalization.bidirectional import BidirectionalSpectralNormalization
+from util.normalization.bidirectional import BidirectionalSpectralNormalization, ScaledSpectralNormalization
 from util.normalization.clipping import SingularValueClipping, WeightClipping
 from util.normalization.features import BatchNormalization, LayerNormalization
 from util.normalization.orthonormal import OrthonormalRegularization
@@ -16,6 +16,7 @@ from util.normalization.weight_hook import WeightHook
 # A name in configs/methods.yml: a link hook that each weight gets, or a Normalization
 NORMALIZATIONS = {
     'spectral': SpectralNormalization,
+    'scaled': ScaledSpectralNormalization,
     'bidirectional': BidirectionalSpectralNormalization,
     'weight': WeightNormalization,
     'frobenius': FrobeniusNormalization,

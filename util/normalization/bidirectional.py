@@ -1,4 +1,4 @@
-"""Bidirectional scaled spectral normalization (BSSN) as a link hook.
+"""Scaled and bidirectional spectral normalization (SSN, BSN, BSSN) as link hooks.
 
 *Why Spectral Normalization Stabilizes GANs: Analysis and Improvements* (Lin, Sekar, Fanti; NeurIPS 2021,
 arXiv 2009.02773).
@@ -9,31 +9,49 @@ import chainer.links as L
 from chainer import backend
 
 from util.normalization import power_iteration
-from util.normalization.spectral import SpectralNormalization, output_axis
+from util.normalization.spectral import SpectralNormalization, is_finite
+from util.normalization.weight_hook import output_axis
 
 
-class BidirectionalSpectralNormalization(SpectralNormalization):
+class ScaledSpectralNormalization(SpectralNormalization):
+    """Spectral normalization times a constant: W_bar = scale W / sigma.
+
+    Args:
+        scale (float): The constant.
+        n_power_iteration, eps, name, weight_name, rng: As of
+            :class:`~util.normalization.spectral.SpectralNormalization`.
+
+    """
+
+    name = 'ScaledSpectralNormalization'
+
+    def __init__(self, scale=1.0, n_power_iteration=1, eps=1e-12, name=None, weight_name='W', rng=None):
+        if not is_finite(scale) or scale <= 0:
+            raise ValueError('scale must be a number above 0, not {!r}'.format(scale))
+        super().__init__(n_power_iteration, eps, scale, name=name, weight_name=weight_name, rng=rng)
+
+
+class BidirectionalSpectralNormalization(ScaledSpectralNormalization):
     """Divides a convolution's weight by the mean of two largest singular values: those of the weight as an
     out x (in k k) and as an in x (out k k) matrix.
 
-    W_bar = factor W / sigma_w with sigma_w = (sigma_1 + sigma_2) / 2. With ``factor`` 1 this is BSN, with another one
-    BSSN. A weight of two axes (``Linear``, ``EmbedID``) has one largest singular value and is normalized by that, as in
-    the authors' code.
+    W_bar = scale W / sigma_w with sigma_w = (sigma_1 + sigma_2) / 2, which is also what :meth:`sigma` gives. With scale
+    1 this is BSN, with another one BSSN. A weight of two axes (``Linear``, ``EmbedID``) has one largest singular value
+    and is normalized by that, as in the authors' code.
 
     Two vectors are kept, each with one round of the power method a call: ``<weight_name>_u``, (d_out,), and
     ``<weight_name>_u_in``, (d_in,). As in :class:`~util.normalization.spectral.SpectralNormalization`, and unlike in
     the authors' code, they advance in every call in training mode, and are constants of the gradient.
 
     Args:
-        n_power_iteration, eps, factor, name, weight_name, rng: As of
-            :class:`~util.normalization.spectral.SpectralNormalization`.
+        scale, n_power_iteration, eps, name, weight_name, rng: As of :class:`ScaledSpectralNormalization`.
 
     """
 
     name = 'BidirectionalSpectralNormalization'
 
-    def __init__(self, n_power_iteration=1, eps=1e-12, factor=None, name=None, weight_name='W', rng=None):
-        super().__init__(n_power_iteration, eps, factor, name=name, weight_name=weight_name, rng=rng)
+    def __init__(self, scale=1.0, n_power_iteration=1, eps=1e-12, name=None, weight_name='W', rng=None):
+        super().__init__(scale, n_power_iteration, eps, name, weight_name, rng)
         self.second_vector_name = weight_name + '_u_in'
 
     def _has_two(self, link):
@@ -70,8 +88,7 @@ class BidirectionalSpectralNormalization(SpectralNormalization):
             if not config.in_recomputing:
                 setattr(link, self._latest_name, latest)
                 setattr(link, self.sigma_name, sigma.array)
-            factor = 1.0 if self.factor is None else self.factor
-            normalized = W * F.broadcast_to(factor / sigma, W.shape)
+            normalized = W * F.broadcast_to(self.factor / sigma, W.shape)
             return normalized if normalized.dtype == weight.dtype else F.cast(normalized, weight.dtype)
 
     def _directions(self, link):
@@ -81,9 +98,8 @@ class BidirectionalSpectralNormalization(SpectralNormalization):
     def _iterate(self, link, name, axis):
         stored = getattr(link, name)
         keep = chainer.config.train and not chainer.config.in_recomputing
-        _, u, v, _ = power_iteration.normalize(getattr(link, self.weight_name).array, stored, self.n_power_iteration,
-                                               self.eps, 1.0, axis, stored if keep else None)
-        return u, v
+        return power_iteration.estimate(getattr(link, self.weight_name).array, stored, self.n_power_iteration,
+                                        self.eps, axis, stored if keep else None)[:2]
 
     @staticmethod
     def _gradient_of_sigma(weight, axis, u, v):

@@ -20,9 +20,9 @@ class WeightClipping(Normalization):
         self._limit = limit
 
     def constrain(self, discriminator):
-        for W, _ in weights(discriminator, (L.Convolution2D,)):
-            xp = W.xp
-            xp.clip(W.array, -self._limit, self._limit, out=W.array)
+        with chainer.using_device(discriminator.device):
+            for W, _ in weights(discriminator, (L.Convolution2D,)):
+                W.xp.clip(W.array, -self._limit, self._limit, out=W.array)
 
 
 class SingularValueClipping(Normalization):

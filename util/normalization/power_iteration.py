@@ -73,10 +73,22 @@ def normalize(W, u, n_power_iteration=1, eps=1e-12, factor=1.0, axis=0, stored=N
     """
     if kernels.usable(W, u) and (stored is None or kernels.usable(W, stored)):  # pragma: no cover - gpu
         return kernels.normalize(W, u, n_power_iteration, eps, factor, axis, stored)
+    u, v, sigma = _estimate(W, u, n_power_iteration, eps, axis, stored)
+    return scale(W, sigma, factor), u, v, sigma
+
+
+def estimate(W, u, n_power_iteration=1, eps=1e-12, axis=0, stored=None):
+    """What :func:`normalize` returns, with the same arguments, but for W_bar: u, v and sigma."""
+    if kernels.usable(W, u) and (stored is None or kernels.usable(W, stored)):  # pragma: no cover - gpu
+        return kernels.normalize(W, u, n_power_iteration, eps, 1.0, axis, stored)[1:]
+    return _estimate(W, u, n_power_iteration, eps, axis, stored)
+
+
+def _estimate(W, u, n_power_iteration, eps, axis, stored):
     u, v, sigma = power_iteration(as_matrix(W, axis).astype(u.dtype, copy=False), u, n_power_iteration, eps)
     if stored is not None:
         stored[...] = u
-    return scale(W, sigma, factor), u, v, sigma
+    return u, v, sigma
 
 
 def scale(W, sigma, factor=1.0):

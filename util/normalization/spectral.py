@@ -78,9 +78,9 @@ class SpectralNormalization(WeightHook):
                  weight_name='W', rng=None):
         if not isinstance(n_power_iteration, numbers.Integral) or n_power_iteration < 1 or n_power_iteration is True:
             raise ValueError('n_power_iteration must be a whole number above 0, not {!r}'.format(n_power_iteration))
-        if not _is_finite(eps) or eps < 0:
+        if not is_finite(eps) or eps < 0:
             raise ValueError('eps must be a number of at least 0, not {!r}'.format(eps))
-        if factor is not None and (not _is_finite(factor) or factor <= 0):
+        if factor is not None and (not is_finite(factor) or factor <= 0):
             raise ValueError('factor must be a number above 0 or None, not {!r}'.format(factor))
         if rng is not None and not hasattr(rng, 'standard_normal'):
             raise ValueError('rng must be a numpy.random.RandomState or Generator or None, not {!r}'.format(rng))
@@ -294,5 +294,6 @@ class _TopSingularValue(chainer.Initializer):
         array[...] = float(np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[0])
 
 
-def _is_finite(x):
+def is_finite(x):
+    """Whether x is a real number, and no bool."""
     return isinstance(x, numbers.Real) and not isinstance(x, bool) and math.isfinite(x)

@@ -6,10 +6,9 @@ from util.report.runs import rank_method, read_methods
 from util.scorer import INCEPTION
 
 # Models that stand beside the paper's rows of another model: the authors' code has other widths than the paper's
-# standard CNN, and the ResNet is another for another size of pictures. Conditional networks are of no family: they see
-# the classes, which the others do not.
-_FAMILIES = {'sndcgan': 'cnn', 'resnet48': 'resnet'}
-NOT_IN_THE_PAPER = 'Not in the paper'
+# standard CNN. Conditional networks are of no family: they see the classes, which the others do not.
+_FAMILIES = {'sndcgan': 'cnn'}
+WITHOUT_A_ROW = 'Without a row above'
 
 
 class Line(NamedTuple):
@@ -78,7 +77,7 @@ def _compare(entries, runs):
     methods = read_methods()
     for model, method in sorted(others, key=lambda key: (key[0], rank_method(key[1], methods))):
         best, n_runs = _choose_best(others[model, method])
-        lines.append(Line(NOT_IN_THE_PAPER, method, _variables(best), None, best, n_runs))
+        lines.append(Line(WITHOUT_A_ROW, method, _variables(best), None, best, n_runs))
     return lines
 
 

@@ -21,7 +21,10 @@ OURS = (
     'Of several runs (settings, seeds, numbers of iterations) it is the one with the highest last Inception Score, as '
     'Table 2 takes the best setting; `of` says from how many it was chosen. The FID is of the same run.',
     'Beside a row of 2x updates stand runs that have come that far; others only where the method has no other row.',
-    "Our +- is over the parts of one generator's pictures, in the ResNet rows, too.")
+    "Our +- is over the parts of one generator's pictures, in the ResNet rows, too, where the paper's numbers are "
+    'means over training runs: there ours, the best run, has the easier task.',
+    "Of STL-10 our FID compares with the 8,000 test pictures, all that there are; the paper's with 10,000, and it does "
+    'not say which.')
 NOT_INCEPTION = (
     '`scorer` is the network that scores. What is not Inception gives no Inception Score: the same formulas on another '
     "network's answers, which compare these runs with each other and with nothing published.")

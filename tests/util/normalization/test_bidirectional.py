@@ -54,21 +54,21 @@ def one_round(W, u, axis):
 # Values
 
 @all_links
-@pytest.mark.parametrize('factor', [None, 1.2])
-def test_converges_to_the_mean_of_both_singular_values(name, factor):
-    link, x = make(name, factor=factor)
+@pytest.mark.parametrize('scale', [1.0, 1.2])
+def test_converges_to_the_mean_of_both_singular_values(name, scale):
+    link, x = make(name, scale=scale)
     for _ in range(300):
         link(chainer.Variable(x))
     used, = used_weights(link, x)
     sigma = mean_sigma(link.W.array)
     assert abs(singular_values(link.W.array, 0)[0] / singular_values(link.W.array, 1)[0] - 1) > 0.02  # two numbers
     np.testing.assert_allclose(link.W_sigma, sigma, rtol=1e-8)
-    np.testing.assert_allclose(used, (factor or 1) * link.W.array / sigma, rtol=1e-8)
+    np.testing.assert_allclose(used, scale * link.W.array / sigma, rtol=1e-8)
 
 
 @all_links
 def test_a_call_is_one_round_from_each_vector(name):
-    link, x = make(name, factor=1.5)
+    link, x = make(name, scale=1.5)
     axis = LINKS[name][3]
     u_out, u_in, W = link.W_u.copy(), link.W_u_in.copy(), link.W.array.copy()
     assert u_out.shape == (W.shape[axis],) and u_in.shape == (W.shape[1 - axis],)
@@ -106,11 +106,11 @@ def test_known_singular_values():
 @pytest.mark.parametrize('link, x', [
     (lambda: L.Linear(6, 4, initialW=draw((4, 6), 1, 'f')), draw((2, 6), 2, 'f')),
     (lambda: L.EmbedID(6, 4, initialW=draw((6, 4), 1, 'f')), np.array([0, 5], 'i'))])
-@pytest.mark.parametrize('factor', [None, 0.7])
-def test_a_matrix_has_plain_spectral_normalization(link, x, factor):
+@pytest.mark.parametrize('scale', [1.0, 0.7])
+def test_a_matrix_has_plain_spectral_normalization(link, x, scale):
     ours, plain = link(), link()
-    ours.add_hook(BidirectionalSpectralNormalization(factor=factor, rng=np.random.RandomState(3)))
-    plain.add_hook(SpectralNormalization(factor=factor, rng=np.random.RandomState(3)))
+    ours.add_hook(BidirectionalSpectralNormalization(scale=scale, rng=np.random.RandomState(3)))
+    plain.add_hook(SpectralNormalization(factor=scale, rng=np.random.RandomState(3)))
     for _ in range(3):
         np.testing.assert_array_equal(ours(x).array, plain(x).array)
     np.testing.assert_array_equal(ours.W_u, plain.W_u)
@@ -121,7 +121,7 @@ def test_a_matrix_has_plain_spectral_normalization(link, x, factor):
 
 @all_links
 def test_gradient_has_constant_vectors(name):
-    link, _ = make(name, factor=1.3)
+    link, _ = make(name, scale=1.3)
     hook, = link.local_link_hooks.values()
     axis, W, g = LINKS[name][3], link.W.array.copy(), draw(link.W.shape, 3)
     (u1, v1, _), (u2, v2, _) = one_round(W, link.W_u, axis), one_round(W, link.W_u_in, 1 - axis)
@@ -138,7 +138,7 @@ def test_gradient_has_constant_vectors(name):
 
 @all_links
 def test_gradient_can_be_differentiated_again(name):
-    link, _ = make(name, factor=1.3)
+    link, _ = make(name, scale=1.3)
     hook, = link.local_link_hooks.values()
     hook.normalize_weight(link)
     W = link.W.array.copy()

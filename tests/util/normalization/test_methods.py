@@ -213,7 +213,7 @@ def test_a_hook_is_made_for_each_link():
 
 
 @pytest.mark.parametrize('options, message', [
-    ({'normalization': 'spectrum'}, 'method.normalization must be null or one of spectral, bidirectional, '),
+    ({'normalization': 'spectrum'}, 'method.normalization must be null or one of spectral, scaled, bidirectional, '),
     ({'normalization': 'weight', 'factor': 2.0}, 'weight has no option factor'),
     ({'normalization': 'clipping', 'limit': 1, 'b': 1, 'a': 1}, 'clipping has no option a, b'),
     ({'factor': 1}, 'has no option factor'),
@@ -235,7 +235,7 @@ def test_make_refuses(options, message):
     ('weight_clipping', 'limit=0', 'method.limit must be a number above 0'),
     ('orthonormal', 'coefficient=-1', 'method.coefficient must be a number of at least 0'),
     ('batch_norm', 'use_gamma=1', 'expected true or false'),
-    ('ssn', 'factor=0', 'method.factor must be a number above 0, or null'),
+    ('ssn', 'scale=0', 'method.scale must be a number above 0'),
     ('wgan_gp', 'gradient_penalty=-1', 'method.gradient_penalty must be a number of at least 0'),
     ('sn', 'normalization=frobenius', 'frobenius has no option factor, n_power_iteration, use_gamma'),
     ('none', 'normalization=clipping', 'limit'),
