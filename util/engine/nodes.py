@@ -10,9 +10,10 @@ from chainer.functions.connection import convolution_2d, deconvolution_2d
 from chainer.functions.math import sum as sum_
 from chainer.functions.normalization import batch_normalization
 from chainer.functions.pooling import average_pooling_2d, unpooling_2d
+from chainer.optimizers.adam import AdamRule
 from chainer.utils import conv
 
-from util.engine import elementwise, normalization
+from util.engine import adam, elementwise, normalization
 from util.engine.layout import channels_last, covered, in_order_of
 
 
@@ -159,6 +160,15 @@ def _normalization_gradient(stock, impl, axis, gamma, gy, x, x_layout, xp, expan
     return gx, None, ggamma, gbeta
 
 
+def _adam(stock, rule, param):
+    hp, arrays = rule.hyperparam, (param.data, param.grad, rule.state['m'], rule.state['v'])
+    plain = not (hp.amsgrad or hp.adabound or hp.weight_decay_rate)
+    if not plain or not covered(*arrays) or not all(x.flags.c_contiguous for x in arrays):
+        stock(rule, param)
+    else:
+        adam.update(*arrays, rule.alpha_t, hp.beta1, hp.beta2, hp.eps, hp.eta)
+
+
 # Class, method, what replaces it
 CONVOLUTIONS = (
     (convolution_2d.Convolution2DFunction, '_forward_cpu_core', _convolution),
@@ -178,4 +188,5 @@ OTHERS = (
     (sum_.SumTo, 'forward', _sum_to),
     (batch_normalization.GeneralBatchNormalizationImpl, 'forward', _normalization),
     (batch_normalization.GeneralBatchNormalizationImpl, 'backward', _normalization_gradient),
+    (AdamRule, 'update_core_cpu', _adam),
 )

@@ -16,6 +16,8 @@ from util.files import UserError
 
 # Name -> what computes its convolutions. A new engine is a row here.
 ENGINES = {'stock': None, 'numpy': convolution}
+AUTO = 'numpy'  # what "auto" is
+HELP = 'what computes on a CPU: {}, or auto, which is {} (default: auto)'.format(', '.join(ENGINES), AUTO)
 
 _lock = threading.RLock()
 _state = {'name': 'stock', 'replaced': ()}  # of (class, method, Chainer's or whoever's own)
@@ -30,14 +32,15 @@ def install(name):
     """Run Chainer's functions by this engine, in the place of the one that was installed.
 
     Args:
-        name (str): One of ``ENGINES``; ``'stock'`` uninstalls.
+        name (str): One of ``ENGINES``, or ``'auto'``; ``'stock'`` uninstalls.
 
     Raises:
         UserError: There is no such engine.
 
     """
+    name = AUTO if name == 'auto' else name
     if name not in ENGINES:
-        raise UserError('--engine must be one of {}, not {!r}'.format(', '.join(ENGINES), name))
+        raise UserError('--engine must be auto or one of {}, not {!r}'.format(', '.join(ENGINES), name))
     with _lock:
         if name == current():
             return

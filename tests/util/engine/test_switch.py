@@ -66,7 +66,7 @@ def test_nested(engine, before):
 
 def test_unknown(before):
     for function in (install, lambda name: using_engine(name).__enter__()):
-        with pytest.raises(UserError, match="--engine must be one of stock, numpy.*, not 'cudnn'"):
+        with pytest.raises(UserError, match="--engine must be auto or one of stock, numpy.*, not 'cudnn'"):
             function('cudnn')
     assert methods() == before
 
