@@ -14,10 +14,18 @@ import threading
 from util.engine import convolution, nodes
 from util.files import UserError
 
-# Name -> what computes its convolutions. A new engine is a row here.
-ENGINES = {'stock': None, 'numpy': convolution}
-AUTO = 'numpy'  # what "auto" is
-HELP = 'what computes on a CPU: {}, or auto, which is {} (default: auto)'.format(', '.join(ENGINES), AUTO)
+
+def _load_onednn():
+    from util.engine import onednn  # now, not above: whoever does not ask for it shall not wait for it
+    onednn.load()
+    return onednn
+
+
+# Name -> a function that returns what computes the engine's convolutions. A new engine is a row here.
+ENGINES = {'stock': None, 'numpy': lambda: convolution, 'onednn': _load_onednn}
+AUTO = ('onednn', 'numpy')  # "auto" is the first of them that can be loaded
+HELP = 'what computes on a CPU: {}, or auto, which is {} (default: auto)'.format(
+    ', '.join(ENGINES), ' where it can be loaded, else '.join(AUTO))
 
 _lock = threading.RLock()
 _state = {'name': 'stock', 'replaced': ()}  # of (class, method, Chainer's or whoever's own)
@@ -35,17 +43,18 @@ def install(name):
         name (str): One of ``ENGINES``, or ``'auto'``; ``'stock'`` uninstalls.
 
     Raises:
-        UserError: There is no such engine.
+        UserError: There is no such engine, or it cannot be loaded; then the one that was installed still is.
 
     """
-    name = AUTO if name == 'auto' else name
-    if name not in ENGINES:
+    if name != 'auto' and name not in ENGINES:
         raise UserError('--engine must be auto or one of {}, not {!r}'.format(', '.join(ENGINES), name))
     with _lock:
         if name == current():
             return
+        name, core = _load_first(AUTO if name == 'auto' else (name,))
+        if name == current():
+            return
         uninstall()
-        core = ENGINES[name]
         if core is None:
             return
         table = [(cls, method, functools.partial(replacement, core)) for cls, method, replacement in nodes.CONVOLUTIONS]
@@ -55,6 +64,16 @@ def install(name):
             replaced.append((cls, method, stock))
             setattr(cls, method, _method(replacement, stock))
         _state.update(name=name, replaced=replaced)
+
+
+def _load_first(names):
+    """Name and what computes convolutions, of the first of these engines that can be loaded."""
+    for name in names:
+        try:
+            return name, ENGINES[name] and ENGINES[name]()
+        except UserError:
+            if name == names[-1]:
+                raise
 
 
 def uninstall():

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from util.engine.switch import ENGINES
+from util.files import UserError
 
 ORDERS = {
     'C': np.ascontiguousarray,
@@ -15,7 +16,11 @@ ORDERS = {
 
 @pytest.fixture(params=[name for name in ENGINES if name != 'stock'])
 def engine(request):
-    """Each engine's name."""
+    """Each engine's name; skipped, with the reason, where it cannot be loaded."""
+    try:
+        ENGINES[request.param]()
+    except UserError as error:
+        pytest.skip(str(error))
     return request.param
 
 
