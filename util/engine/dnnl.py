@@ -7,6 +7,8 @@ with :meth:`Convolution.close`. Nothing here may be called by two threads at onc
 import contextlib
 import ctypes
 import importlib.metadata
+import math
+import os
 import platform
 import sys
 import typing
@@ -21,10 +23,14 @@ _FILE = 'libdnnl.so.3'
 _CPU, _IN_ORDER, _USER_SCRATCHPAD = 1, 1, 1
 _TRAINING, _DIRECT = 64, 1
 _FLOAT32, _ANY_LAYOUT = 3, 1
-_QUERY_ARGUMENT = 255
+_QUERY_NAME, _QUERY_ARGUMENT = 8, 255
 # Roles of arguments:
 _SRC, _DST, _WEIGHTS, _BIAS, _SCRATCHPAD, _DIFF_SRC, _DIFF_DST, _DIFF_WEIGHTS = 1, 17, 33, 41, 80, 129, 145, 161
 _FROM, _TO = _SRC, _DST
+
+# oneDNN's first choice goes through the whole weight for each picture. Where that is more than a cache holds (bytes),
+# for few places of a picture, this other implementation takes down to half the time; where it is none, the first stays.
+_LARGE_WEIGHT, _FEW_PLACES, _OTHER = 2 << 20, 36, b'jit:avx512_core'
 
 _ALIGNMENT = 64  # bytes: a line of the cache, and the widest vector
 
@@ -60,7 +66,8 @@ class Library:
     """
 
     def __init__(self, path):
-        self.c = ctypes.CDLL(path)
+        with _passive_waiting():
+            self.c = ctypes.CDLL(path)
         self.c.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
         self.c.dnnl_primitive_desc_query_md.restype = ctypes.c_void_p
         self.c.dnnl_memory_set_data_handle.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
@@ -95,6 +102,12 @@ class Library:
         return self.make(stack, 'memory_desc', 'dnnl_memory_desc_create_with_strides', len(shape), _array(shape),
                          _FLOAT32, _array(strides))
 
+    def name(self, descriptor):
+        """Of the implementation that a primitive's descriptor has chosen: bytes."""
+        name = ctypes.c_char_p()
+        self.check(self.c.dnnl_primitive_desc_query(descriptor, _QUERY_NAME, 0, ctypes.byref(name)))
+        return name.value
+
     @contextlib.contextmanager
     def threads(self, number):
         """As many threads for what this thread calls, in a ``with`` statement."""
@@ -110,6 +123,23 @@ class Library:
     def most_threads(self, wanted):
         """So many of the wanted threads OpenMP gives (``OMP_THREAD_LIMIT``)."""
         return min(wanted, self._limit)
+
+
+@contextlib.contextmanager
+def _passive_waiting():
+    """OpenMP that is loaded in this ``with`` statement lets its threads sleep between calls, unless the user says else.
+
+    By default they go on asking for work for a while, on cores that the threads of BLAS and of the engine want.
+    """
+    name = 'OMP_WAIT_POLICY'
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = 'passive'
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def find():
@@ -285,29 +315,39 @@ def _geometry(problem):
     return _array(problem.stride), _array([d - 1 for d in problem.dilate]), _array(problem.pad), _array(after)
 
 
+def _choose(library, stack, problem, function, *args):
+    """The descriptor of a convolution, with the implementation that suits it."""
+    def describe():
+        return library.make(stack, 'primitive_desc', function, library.engine, *args, _attributes(library, stack))
+    descriptor = describe()
+    if 4 * math.prod(problem.W) <= _LARGE_WEIGHT or math.prod(problem.y[2:]) > _FEW_PLACES:
+        return descriptor
+    while library.name(descriptor) != _OTHER:
+        if library.c.dnnl_primitive_desc_next_impl(descriptor):  # there are no more, and no way back
+            return describe()
+    return descriptor
+
+
 def _describe_forward(library, stack, problem):
     x, W, b, y = _arrays(library, stack, problem)
-    descriptor = library.make(
-        stack, 'primitive_desc', 'dnnl_convolution_forward_primitive_desc_create', library.engine, _TRAINING, _DIRECT,
-        x, W, b, y, *_geometry(problem), _attributes(library, stack))
+    descriptor = _choose(library, stack, problem, 'dnnl_convolution_forward_primitive_desc_create',
+                         _TRAINING, _DIRECT, x, W, b, y, *_geometry(problem))
     return descriptor, (_SRC, _WEIGHTS, _DST, _BIAS)[:4 if problem.bias else 3]
 
 
 def _describe_input(library, stack, problem):
     forward, _ = _describe_forward(library, stack, problem)
     x, W, _, y = _arrays(library, stack, problem)
-    descriptor = library.make(
-        stack, 'primitive_desc', 'dnnl_convolution_backward_data_primitive_desc_create', library.engine, _DIRECT,
-        x, W, y, *_geometry(problem), forward, _attributes(library, stack))
+    descriptor = _choose(library, stack, problem, 'dnnl_convolution_backward_data_primitive_desc_create',
+                         _DIRECT, x, W, y, *_geometry(problem), forward)
     return descriptor, (_DIFF_SRC, _WEIGHTS, _DIFF_DST)
 
 
 def _describe_weight(library, stack, problem):
     forward, _ = _describe_forward(library, stack, problem)
     x, W, _, y = _arrays(library, stack, problem)
-    descriptor = library.make(
-        stack, 'primitive_desc', 'dnnl_convolution_backward_weights_primitive_desc_create', library.engine, _DIRECT,
-        x, W, None, y, *_geometry(problem), forward, _attributes(library, stack))
+    descriptor = _choose(library, stack, problem, 'dnnl_convolution_backward_weights_primitive_desc_create',
+                         _DIRECT, x, W, None, y, *_geometry(problem), forward)
     return descriptor, (_SRC, _DIFF_WEIGHTS, _DIFF_DST)
 
 

@@ -12,10 +12,11 @@ import threading
 import numpy as np
 
 from util.engine import convolution, dnnl, layout
-from util.engine.threads import n_threads
+from util.engine.threads import n_threads, split_map
 
 # So many compiled functions are kept. A layer has three, and as many more for each size of a batch.
 _MOST = 512
+_PIECE = 1 << 16  # numbers, to which a bias is added: worth a thread
 
 
 class _State:
@@ -64,7 +65,7 @@ def gradient_of_input(gy, W, b, stride, pad, dilate, size):
     if not _run('input', gx, np.ascontiguousarray(W), _last(gy), None, stride, pad, dilate):
         return convolution.gradient_of_input(gy, W, b, stride, pad, dilate, size)
     if b is not None:
-        gx += b[:, None, None]
+        _add(gx, b)
     return gx
 
 
@@ -74,6 +75,14 @@ def gradient_of_weight(x, gy, kernel, stride, pad, dilate):
     if _run('weight', _last(x), gW, _last(gy), None, stride, pad, dilate):
         return gW
     return convolution.gradient_of_weight(x, gy, kernel, stride, pad, dilate)
+
+
+def _add(x, b):
+    """Add b (C,) to each place of ``x`` (N, C, H, W), channels last, in place."""
+    n, c, h, w = x.shape
+    rows, row = x.transpose(0, 2, 3, 1).reshape(n, h, w * c), np.tile(b, w)
+    parts = np.array_split(rows, max(1, min(n, n_threads(), x.size // _PIECE)))
+    split_map(lambda part: np.add(part, row, out=part), parts)
 
 
 def _last(x):

@@ -10,6 +10,7 @@ import types
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from util.engine import convolution, dnnl, onednn, threads
 from util.engine.switch import current, install, using_engine
@@ -68,6 +69,17 @@ def test_it_computes_itself(loaded, monkeypatch, name):
     for _ in range(2):
         assert close(getattr(onednn, name)(*arguments(name)), expected)
     assert len(loaded.compiled) == 1 and None not in loaded.compiled.values()
+
+
+@pytest.mark.parametrize('other', [dnnl._OTHER, b'jit:of another machine'])
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_large_weights(loaded, monkeypatch, name, other):
+    """Another implementation, where there is such a one."""
+    monkeypatch.setattr(dnnl, '_LARGE_WEIGHT', 0)
+    monkeypatch.setattr(dnnl, '_OTHER', other)
+    args = arguments(name, size=6, full=(6, 6))
+    assert close(getattr(onednn, name)(*args), getattr(convolution, name)(*args))
+    assert None not in loaded.compiled.values()
 
 
 @pytest.mark.parametrize('name', FUNCTIONS)
@@ -240,6 +252,28 @@ def test_nobody_loads_it_who_does_not_ask_for_it():
             'print("util.engine.onednn" in sys.modules, "libdnnl" in open("/proc/self/maps").read())')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ['False', 'False']
+
+
+@pytest.mark.parametrize('policy, expected', [(None, 'PASSIVE'), ('active', 'ACTIVE')])
+def test_threads_that_wait_sleep(loaded, policy, expected):
+    """Unless the user says else. OpenMP tells how it was loaded."""
+    code = 'import os; from util.engine import onednn; onednn.load(); print(os.environ.get("OMP_WAIT_POLICY"))'
+    environment = {key: value for key, value in os.environ.items() if key != 'OMP_WAIT_POLICY'}
+    environment.update({'OMP_DISPLAY_ENV': 'true'}, **{'OMP_WAIT_POLICY': policy} if policy else {})
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60, check=True,
+                          env=environment)
+    assert done.stdout.strip() == str(policy)
+    assert "OMP_WAIT_POLICY = '{}'".format(expected) in done.stderr
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 4, 5), (5, 40, 30, 31), (1, 1, 1, 1)])
+def test_a_bias_is_added_everywhere(shape):
+    x, b = draw(*shape), draw(shape[1], seed=1)
+    for number in 1, 2, 7:
+        y = x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+        with threadpoolctl.threadpool_limits(number, 'blas'):
+            onednn._add(y, b)
+        assert same(y, x + b[:, None, None])
 
 
 def missing(name):
