@@ -29,6 +29,8 @@ setup(
         'cuda13': ['cupy-cuda13x>=13.6,<15', TOOLKIT + '==13.*'],
         # enough to compile the CUDA kernels where no GPU is
         'kernels': ['cupy-cuda12x>=13.6,<15', 'nvidia-cuda-nvrtc-cu12', 'nvidia-cuda-runtime-cu12'],
+        # oneDNN 3.2, and its last release as a package. It wants libgomp.so.1 of the system
+        'onednn': ['onednn-cpu-gomp>=2023.2,<2024; platform_machine == "x86_64" and sys_platform == "linux"'],
         # what scores and speed are compared with: the TensorFlow originals as torch-fidelity reproduces them, PyTorch
         'parity': ['torch-fidelity==0.4.0', 'torch'],
         # chainer.testing and chainer.gradient_check import pkg_resources, which setuptools 82 no longer has

@@ -7,6 +7,7 @@ import sys
 from util import compat, config, rundir, trainer
 from util.cli import Parser, path, run_command
 from util.device import get_device, kind
+from util.engine.switch import HELP, using_engine
 from util.files import UserError
 
 
@@ -34,6 +35,7 @@ def make_parser():
                      help="iterations between two lines of the log (default: the profile's)")
     run = parser.add_argument_group('how to run it')
     run.add_argument('--device', '-d', default=None, help='auto, cpu (or -1), or the number of a GPU (default: auto)')
+    run.add_argument('--engine', default='auto', help=HELP)
     run.add_argument('--gpu', '-g', default=None, help='deprecated: use --device')
     run.add_argument('--out', '-o', type=path,
                      help='directory of the run (default: results/runs/<dataset>-<model>-<method>-<setting>-s<seed>)')
@@ -76,7 +78,8 @@ def main(argv=None):
         print_profile(profile)
     directory = rundir.RunDirectory(args.out or rundir.default_path(resolved, args.tag))
     print('Run: {}'.format(os.path.relpath(directory.path)), flush=True)
-    return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
+    with using_engine(args.engine):
+        return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
 
 
 def print_profile(profile):

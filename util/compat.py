@@ -113,9 +113,9 @@ def versions():
     """What runs here, for the record that each run keeps.
 
     Returns:
-        dict: ``python``, ``numpy``, ``chainer``, ``cupy`` and ``blas``, each a str, or None for what is not there.
-        ``blas`` names the library that multiplies NumPy's matrices, its kernels and its threads: results are the same
-        to the last bit only where these are.
+        dict: ``python``, ``numpy``, ``chainer``, ``cupy``, ``onednn`` and ``blas``, each a str, or None for what is not
+        there. ``blas`` names the library that multiplies NumPy's matrices, its kernels and its threads: results are the
+        same to the last bit only where these are.
 
     """
     return {
@@ -123,12 +123,18 @@ def versions():
         'numpy': np.__version__,
         'chainer': importlib.metadata.version('chainer'),
         'cupy': _cupy_version(),
+        'onednn': _version('onednn-cpu-gomp'),
         'blas': _blas(),
     }
 
 
 def _cupy_version():
-    for distribution in ('cupy-cuda12x', 'cupy-cuda13x', 'cupy'):
+    return _version('cupy-cuda12x', 'cupy-cuda13x', 'cupy')
+
+
+def _version(*distributions):
+    """Of the first of them that is installed; None where none is."""
+    for distribution in distributions:
         try:
             return importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:

@@ -10,7 +10,7 @@ from util.device import kind
 from util.files import UserError, atomic_write
 
 
-def write_environment(directory, device, pictures, start, say):
+def write_environment(directory, device, pictures, start, say, engine=None):
     """Write ``environment.json``: the data, and a list of the sessions that the run was made in.
 
     Args:
@@ -19,6 +19,7 @@ def write_environment(directory, device, pictures, start, say):
         pictures (Pictures): What it is trained on.
         start (int): The iteration that this session goes on from; from 0, earlier sessions are forgotten.
         say (callable): Gets a line when something differs from the session before that can change the last bits.
+        engine (str or None): What computes on the CPU, see ``util/engine/switch.py``.
 
     Raises:
         UserError: The file cannot be written, or the one of an earlier session is damaged.
@@ -26,9 +27,9 @@ def write_environment(directory, device, pictures, start, say):
     """
     sessions = read_environment(directory).get('sessions', []) if start else []
     session = {'from_iteration': start, 'started': now(), 'command': sys.argv, 'device': device_name(device),
-               'commit': commit(), 'versions': compat.versions()}
+               'engine': engine, 'commit': commit(), 'versions': compat.versions()}
     if sessions:
-        changed = [key for key in ('device', 'commit', 'versions') if sessions[-1].get(key) != session[key]]
+        changed = [key for key in ('device', 'engine', 'commit', 'versions') if sessions[-1].get(key) != session[key]]
         if changed:
             say('From iteration {} on with other {}: the last bits of the result may differ. See {}'.format(
                 start, ', '.join(changed), directory.environment))

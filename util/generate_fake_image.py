@@ -14,6 +14,7 @@ from util.cli import Parser, path, run_command
 from util.config import check_seed
 from util.dataset import to_uint8
 from util.device import get_device
+from util.engine.switch import HELP, using_engine
 from util.files import UserError, atomic_write
 from util.rundir import RunDirectory
 
@@ -145,6 +146,7 @@ def main(argv=None):
     parser.add_argument('--seed', type=int,
                         help="the pictures' seed (default: the run's, so the same pictures as in images/)")
     parser.add_argument('--device', '-d', default='auto', help='auto, cpu, or the number of a GPU (default: auto)')
+    parser.add_argument('--engine', default='auto', help=HELP)
     parser.add_argument('--out', '-o', type=path, help='PNG to write (default: RUN/images/samples_iter_N.png)')
     args = parser.parse_args(argv)
     if min(args.rows, args.columns) < 1:
@@ -155,8 +157,9 @@ def main(argv=None):
     generator, iteration = load_generator(directory, args.iteration, get_device(args.device))
     seed = directory.load_config().seed if args.seed is None else args.seed
     out = args.out or directory.file('images/samples_iter_%06d.png' % iteration)
-    images = generate(generator, args.rows * args.columns, seed,
-                      classes=grid_classes(generator, args.rows, args.columns))
+    with using_engine(args.engine):
+        images = generate(generator, args.rows * args.columns, seed,
+                          classes=grid_classes(generator, args.rows, args.columns))
     save_png(out, grid(images, args.rows, args.columns))
     print(out)
 

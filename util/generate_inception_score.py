@@ -14,6 +14,7 @@ from util import dataset
 from util.cli import Parser, path, run_command
 from util.config import protocol_label, resolve
 from util.device import get_device
+from util.engine.switch import HELP, using_engine
 from util.environment import check_data
 from util.files import UserError
 from util.generate_fake_image import generate_chunks, load_generator
@@ -125,6 +126,7 @@ def parse(argv=None):
     parser.add_argument('--full', action='store_true',
                         help="take the protocol's whole number of pictures for all, not only for the run's last")
     parser.add_argument('--device', '-d', default='auto', help='auto, cpu, or the number of a GPU (default: auto)')
+    parser.add_argument('--engine', default='auto', help=HELP)
     parser.add_argument('--data-dir', type=path, help='the real pictures, as in training')
     return parser.parse_args(argv)
 
@@ -145,7 +147,7 @@ def main(argv=None):
     pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=args.data_dir)
     check_data(directory, pictures)
     run_scorer = make_run_scorer(scorer, config, pictures, args.data_dir, protocol)
-    with Lock(directory):
+    with Lock(directory), using_engine(args.engine):
         table = ScoreTable(directory.file('scores.csv'))
         for iteration in tqdm(iterations, desc='snapshots', unit='snapshot', disable=None):
             generator, _ = load_generator(directory, iteration, device)

@@ -11,6 +11,8 @@ from chainer.training import extensions
 
 import model
 from util import dataset, loss, normalization, snapshot
+from util.device import kind
+from util.engine.switch import current
 from util.environment import check_data, now, write_environment
 from util.files import UserError, atomic_write
 from util.generate_fake_image import GenerateFakeImage, SaveGenerator
@@ -134,7 +136,7 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
             config.save(directory.config)
         if os.path.exists(directory.diverged):  # and --resume wants to try again
             os.unlink(directory.diverged)
-        write_environment(directory, device, pictures, start, say)
+        write_environment(directory, device, pictures, start, say, current() if kind(device) == 'cpu' else None)
         return run(trainer, directory, stop, 'the same command without --resume' if resume else 'the same command', say)
 
 

@@ -163,7 +163,7 @@ def test_no_libraries_in_wheels(monkeypatch, tmp_path):
 
 def test_versions():
     versions = compat.versions()
-    assert list(versions) == ['python', 'numpy', 'chainer', 'cupy', 'blas']
+    assert list(versions) == ['python', 'numpy', 'chainer', 'cupy', 'onednn', 'blas']
     assert versions['python'] == sys.version.split()[0]
     assert versions['numpy'] == np.__version__
     assert versions['chainer'] == chainer.__version__

@@ -1,9 +1,12 @@
+import os
+import signal
 import threading
 
 import numpy as np
 import pytest
 import threadpoolctl
 
+from util.engine import threads
 from util.engine.threads import parallel_map
 
 
@@ -44,3 +47,136 @@ def test_the_same_bits_with_any_number_of_threads():
         with threadpoolctl.threadpool_limits(n, 'blas'):
             results.append(parallel_map(lambda a: a @ a, arrays))
     assert all((a == b).all() for a, b in zip(*results, strict=True))
+
+
+def test_limits_of_a_thread_that_is_not_the_first():
+    """threadpoolctl's own would do nothing there, as long as the first one has a limit."""
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        results = []
+        thread = threading.Thread(target=lambda: results.extend(parallel_map(lambda _: blas_threads(), range(4))))
+        thread.start()
+        thread.join()
+        assert len(results) == 4 and all(set(numbers) == {1} for numbers in results)
+        assert set(blas_threads()) == {2}
+
+
+def test_limits_that_overlap():
+    """Neither takes the other's single thread for what was there, and the last one gives back."""
+    first, second, seen = threading.Event(), threading.Event(), []
+
+    def early():
+        with threads._blas.one_thread():
+            first.set()
+            second.wait(timeout=20)
+        seen.append(set(blas_threads()))
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        thread = threading.Thread(target=early)
+        thread.start()
+        first.wait(timeout=20)
+        with threads._blas.one_thread():
+            assert threads.n_threads() == 2  # what is there when nobody holds it
+            second.set()
+            thread.join()
+        assert seen == [{1}] and set(blas_threads()) == {2}
+
+
+def test_libraries_with_a_number_for_each_thread(monkeypatch):
+    """OpenBLAS on OpenMP: whoever works sets its own, and gives it back."""
+    class Library(threading.local):
+        number = 2
+
+        def get_num_threads(self):
+            return self.number
+
+        def set_num_threads(self, number):
+            self.number = number
+    library = Library()
+    threads.n_threads()  # finds the libraries that are there
+    monkeypatch.setattr(threads._blas, '_per_thread', [library])
+    assert threads.n_threads() == 2
+    barrier = threading.Barrier(2)
+    assert threads.split_map(lambda _: (barrier.wait(timeout=20), library.number)[1], range(4)) == [1] * 4
+    assert library.number == 2
+
+
+def test_split_inside_a_piece():
+    """No piece waits for a thread, whatever the others do."""
+    def outer(i):
+        return threads.n_threads(), parallel_map(lambda j: (i, j, threading.get_ident()), range(3))
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        results = parallel_map(outer, range(8))
+    for i, (n_threads, inner) in enumerate(results):
+        assert n_threads == 1 and [pair[:2] for pair in inner] == [(i, j) for j in range(3)]
+        assert len({ident for *_, ident in inner}) == 1
+
+
+def test_an_error_stops_the_others():
+    done = []
+
+    def work(i):
+        if i == 3:
+            raise ZeroDivisionError
+        done.append(i)
+    with threadpoolctl.threadpool_limits(2, 'blas'), pytest.raises(ZeroDivisionError):
+        parallel_map(work, range(100_000))
+    assert len(done) < 100_000
+
+
+def test_nobody_waits_for_threads_that_are_busy():
+    stop = threading.Event()
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        busy = [threads._executor().submit(stop.wait, 20) for _ in range(threads._executor()._max_workers)]
+        try:
+            assert parallel_map(lambda i: i, range(5)) == list(range(5))
+            assert not any(future.done() for future in busy)
+        finally:
+            stop.set()
+
+
+def test_scratch():
+    a = threads.scratch('test', (3, 4))
+    assert a.shape == (3, 4) and a.dtype == np.float32 and a.flags.c_contiguous
+    assert np.shares_memory(a, threads.scratch('test', (2, 2)))
+    assert not np.shares_memory(a, threads.scratch('other', (2, 2)))
+    assert not np.shares_memory(a, threads.scratch('test', (2, 2), 'd'))
+    assert threads.scratch('test', (30, 40)).shape == (30, 40)
+    others = []
+    thread = threading.Thread(target=lambda: others.append(threads.scratch('test', (3, 4))))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(threads.scratch('test', (3, 4)), others[0])
+
+
+@pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
+@pytest.mark.parametrize('held', [False, True])
+def test_a_forked_child_works(held):
+    """Also when another thread of the parent has BLAS's threads at that moment."""
+    holding, release = threading.Event(), threading.Event()
+
+    def hold():
+        with threads._blas.one_thread():
+            holding.set()
+            release.wait(timeout=20)
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        square = np.random.RandomState(0).standard_normal((300, 300)).astype('f')
+        expected = parallel_map(lambda i: i * square @ square, range(4))
+        if held:
+            thread = threading.Thread(target=hold)
+            thread.start()
+            holding.wait(timeout=20)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                signal.alarm(20)  # rather than hang
+                results = parallel_map(lambda i: i * square @ square, range(4))
+                same = all((a == b).all() for a, b in zip(results, expected, strict=True))
+                status = 0 if same and set(blas_threads()) == {2} else 2
+            finally:
+                os._exit(status)
+        release.set()
+        _, status = os.waitpid(child, 0)
+        if held:
+            thread.join()
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert set(blas_threads()) == {2}
