@@ -70,7 +70,7 @@ rows = $(method)$(setting)$(call flag,--profile,$(PROFILE))$(dataset)$(model)
 scoring = $(call flag,--protocol,$(or $(strip $(PROTOCOL)),$(default-protocol)))$(call flag,--scorer,$(SCORER))
 numbers = $(call flag,--iterations,$(or $(strip $(ITERATIONS)),$(default-iterations)))$(call flag,--seed,$(SEED))
 tag = $(if $(strip $(TAG)),$(strip $(TAG))$(if $(suffix),-))$(suffix)
-places = $(call flag,--device,$(DEVICE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))
+places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))
 keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
 train = .venv/bin/python train.py$(rows)$(scoring)$(numbers)$(places)$(if $(more), $(more))$(keys)
 # In a sweep, which says sweep=yes, a run that diverges (exit status 3) is a result like others
@@ -116,7 +116,7 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install $(SWEEPS) table inception scorer test test-kernels parity lint clean $(RUNS)
+.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels parity lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -127,6 +127,9 @@ help:
 ##   install          makes .venv, as every target that needs it does. CUDA=12, 13 or none (default: asks the driver)
 install: $(installed)
 	@echo 'installed in .venv, CUDA $(cuda) ($(why))'
+
+##   onednn           installs Intel's oneDNN, 39 MB, into .venv: from then on it computes on the CPU. Linux on x86-64
+onednn: .venv/.onednn-installed
 
 ##   normalize        trains, draws and scores one GAN with spectral normalization; the profile says which setting
 ##   setting-default  setting-A  setting-B  setting-C  setting-D  setting-E  setting-F
@@ -219,6 +222,7 @@ clean:
 ##
 ## Variables of runs, each a flag of train.py
 ##   PROFILE DATASET MODEL METHOD SETTING PROTOCOL   names of rows in configs/*.yml
+##   ENGINE                                 what computes on a CPU: auto, stock, numpy or onednn ("make onednn")
 ##   SCORER                                 what scores: inception, a classifier that "make scorer" made, or none
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
 ##   DATA_DIR OUT TAG                       folders: the data set's, the run's; TAG is added to the run's default name
@@ -236,6 +240,9 @@ $(installed): setup.py constraints.txt
 
 .venv/.tools-installed: setup.py constraints.txt $(installed)
 	@$(make-environment) .venv '.[test]' $@ $^
+
+.venv/.onednn-installed: setup.py constraints.txt $(installed)
+	@$(make-environment) .venv '.[onednn]' $@ $^
 
 .venv-kernels/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-kernels '.[test,kernels]' $@ $^
@@ -281,4 +288,4 @@ export PIP_BUILD_CONSTRAINT="$${PIP_BUILD_CONSTRAINT:+$$PIP_BUILD_CONSTRAINT }$$
 "$$folder/bin/python" -m pip --disable-pip-version-check install --editable "$$what"
 touch "$$stamp"
 endef
-$(installed) .venv/.tools-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)
+$(installed) .venv/.tools-installed .venv/.onednn-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)

@@ -8,6 +8,7 @@ from util import compat, config, rundir, trainer
 from util.cli import Parser, path, run_command
 from util.device import get_device, kind
 from util.engine.switch import HELP, using_engine
+from util.environment import last_engine
 from util.files import UserError
 
 
@@ -78,7 +79,8 @@ def main(argv=None):
         print_profile(profile)
     directory = rundir.RunDirectory(args.out or rundir.default_path(resolved, args.tag))
     print('Run: {}'.format(os.path.relpath(directory.path)), flush=True)
-    with using_engine(args.engine):
+    # A run goes on with the engine that it has, so that it ends with the same bits
+    with using_engine(args.engine, last_engine(directory), device):
         return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
 
 

@@ -52,6 +52,11 @@ def read_environment(directory):
     return content
 
 
+def last_engine(directory):
+    """What computed on the CPU in a run's last session; ``None`` where that is not recorded, or there was none."""
+    return (read_environment(directory).get('sessions') or [{}])[-1].get('engine')
+
+
 def check_data(directory, pictures):
     """Refuse, with a UserError, to go on with other pictures than the run was begun with."""
     recorded = read_environment(directory).get('data', {}).get('fingerprint', pictures.fingerprint)

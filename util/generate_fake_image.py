@@ -15,6 +15,7 @@ from util.config import check_seed
 from util.dataset import to_uint8
 from util.device import get_device
 from util.engine.switch import HELP, using_engine
+from util.environment import last_engine
 from util.files import UserError, atomic_write
 from util.rundir import RunDirectory
 
@@ -154,10 +155,11 @@ def main(argv=None):
     if args.seed is not None:
         check_seed(args.seed)
     directory = RunDirectory(args.run)
-    generator, iteration = load_generator(directory, args.iteration, get_device(args.device))
+    device = get_device(args.device)
+    generator, iteration = load_generator(directory, args.iteration, device)
     seed = directory.load_config().seed if args.seed is None else args.seed
     out = args.out or directory.file('images/samples_iter_%06d.png' % iteration)
-    with using_engine(args.engine):
+    with using_engine(args.engine, last_engine(directory), device):
         images = generate(generator, args.rows * args.columns, seed,
                           classes=grid_classes(generator, args.rows, args.columns))
     save_png(out, grid(images, args.rows, args.columns))

@@ -15,7 +15,7 @@ from util.cli import Parser, path, run_command
 from util.config import protocol_label, resolve
 from util.device import get_device
 from util.engine.switch import HELP, using_engine
-from util.environment import check_data
+from util.environment import check_data, last_engine
 from util.files import UserError
 from util.generate_fake_image import generate_chunks, load_generator
 from util.reference import load_reference
@@ -147,7 +147,7 @@ def main(argv=None):
     pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=args.data_dir)
     check_data(directory, pictures)
     run_scorer = make_run_scorer(scorer, config, pictures, args.data_dir, protocol)
-    with Lock(directory), using_engine(args.engine):
+    with Lock(directory), using_engine(args.engine, last_engine(directory), device):
         table = ScoreTable(directory.file('scores.csv'))
         for iteration in tqdm(iterations, desc='snapshots', unit='snapshot', disable=None):
             generator, _ = load_generator(directory, iteration, device)

@@ -13,10 +13,11 @@ import typing
 import numpy as np
 
 from util.engine import layout
-from util.engine.threads import n_threads, scratch, split_map
+from util.engine.threads import scratch, split_map, worth
 
-# Bytes of patches that are copied out for one matrix product, and how many are not worth a second thread
-_TILE_BYTES, _SMALL_BYTES = 2 << 20, 128 << 10
+_TILE_BYTES = 2 << 20  # of patches that are copied out for one matrix product
+# What a thread does in a microsecond, about, to tell whether others are worth it: multiply-adds, and bytes of patches
+_PRODUCTS, _BYTES = 50_000, 4_000
 # So few channels against four times as many: products first, then sums of them, moves less than patches first
 _FEW = 16
 
@@ -130,11 +131,17 @@ class _Job(typing.NamedTuple):
 
 def _multiply(jobs, b):
     """Carry out jobs, and add b (O,) to their results."""
-    threads, pieces = n_threads(), []
+    times = [_microseconds(job.out.size // job.out.shape[3], *job.matrix.shape) for job in jobs]
+    threads, pieces = worth(sum(times)), []
     for job in jobs:
         n, oh, ow, _ = job.out.shape
         pieces += [(job, tile) for tile in _tiles(n, oh, 4 * ow * len(job.matrix), threads)]
-    split_map(lambda piece: _multiply_tile(*piece, b), pieces)
+    split_map(lambda piece: _multiply_tile(*piece, b), pieces, threads)
+
+
+def _microseconds(places, columns, outputs):
+    """About how long one thread takes to copy out patches, so many numbers of each place, and to multiply them."""
+    return places * columns * (outputs / _PRODUCTS + 4 / _BYTES)
 
 
 def _multiply_tile(job, tile, b):
@@ -188,9 +195,10 @@ def _correlate(x, gy, window):
     n, o, oh, ow = gy.shape
     columns = x.shape[1] * window.kernel[0] * window.kernel[1]
     # Where the product is large, adding it to the sum costs as much as making it, unless a tile has many places
-    tiles = _tiles(n, oh, 4 * ow * columns, n_threads(), places=4 * o // ow)
-    bounds = np.linspace(0, len(tiles), min(n_threads(), len(tiles)) + 1).astype(int)
-    parts = [tiles[a:b] for a, b in itertools.pairwise(bounds)]
+    threads = worth(_microseconds(n * oh * ow, columns, o))
+    tiles = _tiles(n, oh, 4 * ow * columns, threads, places=4 * o // ow)
+    parts = min(threads, len(tiles))
+    parts = [tiles[len(tiles) * i // parts:len(tiles) * (i + 1) // parts] for i in range(parts)]
     total, *others = split_map(lambda part: _correlate_part(x, gy, window, part, columns), parts)
     for other in others:
         total += other
@@ -219,8 +227,10 @@ def _spread(gy, W, b, window, gx):
     """
     n, o, oh, ow = gy.shape
     matrix = np.ascontiguousarray(W.transpose(2, 3, 1, 0)).reshape(-1, o)  # (kh * kw * C, O)
-    tiles = _tiles(n, 1, 4 * oh * ow * len(matrix), n_threads())
-    split_map(lambda tile: _spread_tile(gy[tile.first:tile.last], matrix, b, window, gx[tile.first:tile.last]), tiles)
+    threads = worth(_microseconds(n * oh * ow, len(matrix), o))
+    tiles = _tiles(n, 1, 4 * oh * ow * len(matrix), threads)
+    split_map(lambda tile: _spread_tile(gy[tile.first:tile.last], matrix, b, window, gx[tile.first:tile.last]), tiles,
+              threads)
 
 
 def _spread_tile(gy, matrix, b, window, gx):
@@ -256,7 +266,7 @@ def _tiles(n, rows, bytes_of_row, threads, places=1):
     Args:
         n, rows (int): Pictures, and rows of each.
         bytes_of_row (int): Bytes of a row's patches.
-        threads (int): As many tiles as a multiple of this, where there is enough to do.
+        threads (int): As many tiles as a multiple of this, where there are so many pictures.
         places (int): A tile has so many rows, if there are so many.
 
     Returns:
@@ -269,9 +279,7 @@ def _tiles(n, rows, bytes_of_row, threads, places=1):
         bounds = [rows * i // parts for i in range(parts + 1)]
         return [Tile(i, i + 1, top, bottom) for i in range(n) for top, bottom in itertools.pairwise(bounds)]
     parts = -(-n * rows // per_tile)
-    if n * rows * bytes_of_row > _SMALL_BYTES:
-        parts = -(-parts // threads) * threads
-    parts = min(n, parts)
+    parts = min(n, -(-parts // threads) * threads)
     bounds = [n * i // parts for i in range(parts + 1)]
     return [Tile(first, last, 0, rows) for first, last in itertools.pairwise(bounds)]
 

@@ -6,14 +6,14 @@ computes them: anything that has ``convolve``, ``gradient_of_input`` and ``gradi
 """
 import numpy as np
 from chainer.functions.activation import leaky_relu, relu
-from chainer.functions.connection import convolution_2d, deconvolution_2d
+from chainer.functions.connection import convolution_2d, deconvolution_2d, linear
 from chainer.functions.math import sum as sum_
 from chainer.functions.normalization import batch_normalization
 from chainer.functions.pooling import average_pooling_2d, unpooling_2d
 from chainer.optimizers.adam import AdamRule
 from chainer.utils import conv
 
-from util.engine import adam, elementwise, normalization
+from util.engine import adam, dense, elementwise, normalization
 from util.engine.layout import channels_last, covered, in_order_of
 
 
@@ -45,6 +45,32 @@ def _gradient_of_weight(core, stock, node, x, gy):
     if window and covered(x, gy) and node.W_dtype == np.float32:
         return core.gradient_of_weight(x, gy, (node.kh, node.kw), *window),
     return stock(node, x, gy)
+
+
+def _linear(stock, node, inputs):
+    if not covered(*inputs):
+        return stock(node, inputs)
+    node.retain_inputs((0, 1))
+    y = dense.multiply(inputs[0], inputs[1].T)
+    if len(inputs) == 3:
+        y += inputs[2]
+    return y,
+
+
+def _linear_gradient(stock, node, inputs):
+    if not covered(*inputs):
+        return stock(node, inputs)
+    node.retain_inputs((0, 1))
+    W, gy = inputs
+    return dense.multiply(gy, W),
+
+
+def _linear_gradient_of_weight(stock, node, inputs):
+    if not covered(*inputs) or node._w_dtype != np.float32:
+        return stock(node, inputs)
+    node.retain_inputs((0, 1))
+    x, gy = inputs
+    return dense.multiply(gy.T, x),
 
 
 def _relu(stock, node, inputs):
@@ -176,6 +202,9 @@ CONVOLUTIONS = (
     (deconvolution_2d.Deconvolution2DFunction, '_forward_cpu_core', _deconvolution),
 )
 OTHERS = (
+    (linear.LinearFunction, 'forward', _linear),
+    (linear.LinearGradData, 'forward', _linear_gradient),
+    (linear.LinearGradWeight, 'forward', _linear_gradient_of_weight),
     (relu.ReLU, 'forward_cpu', _relu),
     (relu.ReLUGrad2, 'forward_cpu', _relu_gradient),
     (leaky_relu.LeakyReLU, 'forward_cpu', _leaky_relu),

@@ -6,9 +6,10 @@ the pieces added in order, so that the bits do not depend on the number of threa
 """
 import numpy as np
 
-from util.engine.threads import scratch, split_map
+from util.engine.threads import scratch, split_map, worth
 
 _PIECE = 1 << 15  # numbers, as float64 256 KiB
+_NUMBERS = 500  # of them, about, a thread gets done in a microsecond
 _WIDTH = 512  # numbers: as long should rows be, because NumPy begins each anew
 
 
@@ -17,7 +18,7 @@ def channel_sums(x):
     def compute(piece):
         return _sum_rows(rows[piece])
     rows, pieces = _pieces(x)
-    return _add(split_map(compute, pieces, most=len(pieces) // 2), x.shape[1])
+    return _add(split_map(compute, pieces, worth(x.size / _NUMBERS)), x.shape[1])
 
 
 def normalize(x, gamma, beta, eps):
@@ -42,7 +43,7 @@ def normalize(x, gamma, beta, eps):
         np.subtract(rows[piece], wide_mean, out=centred)
         np.multiply(centred, centred, out=centred)
         return np.ones(len(centred)) @ centred
-    variance = _add(split_map(square, pieces, most=len(pieces) // 2), len(gamma)) / count
+    variance = _add(split_map(square, pieces, worth(x.size / _NUMBERS)), len(gamma)) / count
     inv_std = 1 / np.sqrt(variance + eps)
     y = np.empty_like(x)
     out, vectors = _rows(y), [_wide(v.astype('f'), rows) for v in (mean, gamma * inv_std, beta)]
@@ -51,7 +52,7 @@ def normalize(x, gamma, beta, eps):
         np.subtract(rows[piece], vectors[0], out=out[piece])
         np.multiply(out[piece], vectors[1], out=out[piece])
         np.add(out[piece], vectors[2], out=out[piece])
-    split_map(apply, pieces, most=len(pieces) // 2)
+    split_map(apply, pieces, worth(x.size / _NUMBERS))
     return (y, *(v.astype('f') for v in (mean, variance, inv_std)))
 
 
@@ -77,7 +78,7 @@ def normalize_gradient(x, gamma, gy, mean, inv_std):
     def sums(piece):
         g, x_hat = gradients[piece], standardized(piece)
         return _sum_rows(g), _sum_rows(np.multiply(x_hat, g, out=x_hat))
-    gbeta, ggamma = (_add(values, c) for values in zip(*split_map(sums, pieces, most=len(pieces) // 2), strict=True))
+    gbeta, ggamma = (_add(values, c) for values in zip(*split_map(sums, pieces, worth(x.size / _NUMBERS)), strict=True))
     gx = np.empty_like(x)
     out, count = _rows(gx), x.size // c
     vectors = [_wide(v.astype('f'), rows) for v in (ggamma / count, gbeta / count, gamma * inv_std)]
@@ -88,7 +89,7 @@ def normalize_gradient(x, gamma, gy, mean, inv_std):
         np.add(x_hat, vectors[1], out=x_hat)
         np.subtract(gradients[piece], x_hat, out=out[piece])
         np.multiply(out[piece], vectors[2], out=out[piece])
-    split_map(apply, pieces, most=len(pieces) // 2)
+    split_map(apply, pieces, worth(x.size / _NUMBERS))
     return gx, ggamma.astype('f'), gbeta.astype('f')
 
 

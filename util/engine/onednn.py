@@ -6,17 +6,19 @@ computed depends on the number of threads (see ``util.engine.threads``), and on 
 oneDNN compiles a function for each shape, in about a millisecond; the latest are kept.
 """
 import collections
+import math
 import os
 import threading
 
 import numpy as np
 
 from util.engine import convolution, dnnl, layout
-from util.engine.threads import n_threads, split_map
+from util.engine.threads import split_map, worth
 
 # So many compiled functions are kept. A layer has three, and as many more for each size of a batch.
 _MOST = 512
-_PIECE = 1 << 16  # numbers, to which a bias is added: worth a thread
+# What a thread does in a microsecond, about, to tell whether others are worth it: multiply-adds, additions of a bias
+_PRODUCTS, _ADDITIONS = 60_000, 1_000
 
 
 class _State:
@@ -81,7 +83,7 @@ def _add(x, b):
     """Add b (C,) to each place of ``x`` (N, C, H, W), channels last, in place."""
     n, c, h, w = x.shape
     rows, row = x.transpose(0, 2, 3, 1).reshape(n, h, w * c), np.tile(b, w)
-    parts = np.array_split(rows, max(1, min(n, n_threads(), x.size // _PIECE)))
+    parts = np.array_split(rows, min(n, worth(x.size / _ADDITIONS)))
     split_map(lambda part: np.add(part, row, out=part), parts)
 
 
@@ -111,7 +113,7 @@ def _run(kind, x, W, y, b, stride, pad, dilate):
         return False
     b = None if b is None else np.ascontiguousarray(b)
     library = _state.library
-    threads = library.most_threads(n_threads())
+    threads = library.most_threads(worth(math.prod(W.shape) * y.size / y.shape[1] / _PRODUCTS))
     problem = dnnl.Problem(kind, x.shape, W.shape, y.shape, b is not None, stride, pad, dilate, threads)
     with _state.lock, library.threads(threads):
         try:

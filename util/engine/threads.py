@@ -15,6 +15,8 @@ import threading
 import numpy as np
 import threadpoolctl
 
+_WORTH = 500  # microseconds of work for a thread that is to be woken
+
 
 def _setter(library):
     """The function that sets BLAS's number of threads.
@@ -36,30 +38,51 @@ class _Blas:
 
     def __init__(self):
         self.lock = threading.Lock()
+        self.kept = False  # held by hold_blas
         self._holders, self._before = 0, []
-        self._setters = None  # of (read, write) of each library
+        self._setters = {}  # file -> (read, write) of each library
         self._per_thread = ()
 
     def find(self):
         """Look for libraries that have been loaded since the last time; 0.1 ms."""
         with self.lock:
-            if not self._holders:
-                self._find()
+            known = len(self._setters)
+            self._find()
+            if self._holders:
+                new = list(self._setters.values())[known:]
+                self._before += [read() for read, _ in new]
+                for _, write in new:
+                    write(1)
 
     def _find(self):
         libraries = threadpoolctl.ThreadpoolController().select(user_api='blas').lib_controllers
         self._per_thread = [x for x in libraries if x.internal_api == 'openblas' and x.threading_layer == 'openmp']
-        self._setters = [(x.get_num_threads, _setter(x)) for x in libraries if x not in self._per_thread]
+        for library in libraries:
+            if library not in self._per_thread and library.filepath not in self._setters:
+                self._setters[library.filepath] = library.get_num_threads, _setter(library)
 
     def _look(self):
         if not self._holders:
-            if self._setters is None:
+            if not self._setters:
                 self._find()
-            self._before = [read() for read, _ in self._setters]
+            self._before = [read() for read, _ in self._setters.values()]
 
     def _set(self, numbers):
-        for (_, write), number in zip(self._setters, numbers, strict=True):
+        for (_, write), number in zip(self._setters.values(), numbers, strict=True):
             write(number)
+
+    def hold(self):
+        with self.lock:
+            self._look()
+            self._holders += 1
+            if self._holders == 1:
+                self._set([1] * len(self._setters))
+
+    def let_go(self):
+        with self.lock:
+            self._holders -= 1
+            if not self._holders:
+                self._set(self._before)
 
     def n_threads(self):
         """How many threads BLAS has when nobody holds it."""
@@ -70,18 +93,11 @@ class _Blas:
     @contextlib.contextmanager
     def one_thread(self):
         """Hold it, in a ``with`` statement."""
-        with self.lock:
-            self._look()
-            self._holders += 1
-            if self._holders == 1:
-                self._set([1] * len(self._setters))
+        self.hold()
         try:
             yield
         finally:
-            with self.lock:
-                self._holders -= 1
-                if not self._holders:
-                    self._set(self._before)
+            self.let_go()
 
     @contextlib.contextmanager
     def one_of_own(self):
@@ -97,9 +113,10 @@ class _Blas:
 
     def after_fork(self):
         """In the child: the holders among the parent's threads are not here to let go."""
-        if self._holders:
-            self._holders = 0
-            self._set(self._before)
+        if self._holders > self.kept:
+            self._holders = int(self.kept)
+            if not self.kept:
+                self._set(self._before)
         self.lock.release()  # fork copied it locked
 
 
@@ -134,9 +151,35 @@ def _after_fork():
 os.register_at_fork(before=_blas.lock.acquire, after_in_parent=_blas.lock.release, after_in_child=_after_fork)
 
 
+def hold_blas():
+    """Leave BLAS one thread, outside of split work too, until :func:`let_go_of_blas`.
+
+    After each product that OpenBLAS's threads share they go on asking for work for 20 ms or so, on the cores that the
+    threads here would take.
+    """
+    if not _blas.kept:
+        _blas.hold()
+        _blas.kept = True
+
+
+def let_go_of_blas():
+    """Give BLAS back the threads that it had at :func:`hold_blas`."""
+    if _blas.kept:
+        _blas.kept = False
+        _blas.let_go()
+
+
 def n_threads():
     """Among how many threads work is split here: as many as BLAS has, or 1 inside a piece of split work."""
     return 1 if _local.in_piece else _blas.n_threads()
+
+
+def worth(microseconds):
+    """How many threads are worth it for work that takes one thread about so long: 1 to :func:`n_threads`.
+
+    To wake a thread takes up to 0.1 ms, where the processor is a virtual one. It may well take the other's work as long.
+    """
+    return max(1, min(n_threads(), int(microseconds / _WORTH)))
 
 
 def scratch(name, shape, dtype='f'):
@@ -174,6 +217,8 @@ def split_map(function, items, most=None):
     """
     there = n_threads()
     threads = max(1, min(there, len(items), there if most is None else most))
+    if threads == 1:
+        return _map_alone(function, items, there)
     results, waiting = [None] * len(items), itertools.count()
 
     def work():
@@ -191,7 +236,7 @@ def split_map(function, items, most=None):
             _local.in_piece = before
 
     failed = []
-    with _blas.one_thread() if there > 1 else contextlib.nullcontext():
+    with _blas.one_thread():
         others = [_executor().submit(work) for _ in range(threads - 1)]
         try:
             work()
@@ -201,6 +246,15 @@ def split_map(function, items, most=None):
     for other in others:
         other.result()
     return results
+
+
+def _map_alone(function, items, there):
+    before, _local.in_piece = _local.in_piece, True
+    try:
+        with _blas.one_thread() if there > 1 else contextlib.nullcontext():
+            return [function(item) for item in items]
+    finally:
+        _local.in_piece = before
 
 
 def parallel_map(function, items, most=None):

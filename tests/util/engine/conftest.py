@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from util.engine import threads
 from util.engine.switch import ENGINES
 from util.files import UserError
 
@@ -12,6 +13,12 @@ ORDERS = {
     'gaps': lambda x: np.repeat(x, 2, axis=3)[:, :, :, ::2],
     'backwards': lambda x: np.ascontiguousarray(x[::-1, :, ::-1])[::-1, :, ::-1],
 }
+
+
+@pytest.fixture(autouse=True)
+def split_everything(monkeypatch):
+    """Work as small as a test's is split among threads, too."""
+    monkeypatch.setattr(threads, '_WORTH', 1e-9)
 
 
 @pytest.fixture(params=[name for name in ENGINES if name != 'stock'])

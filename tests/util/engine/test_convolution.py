@@ -24,7 +24,8 @@ def derivatives(function, x, W, b, gy):
     gy = chainer.Variable(gy)
     y = function(*inputs)
     first = chainer.grad([y], inputs, [gy], enable_double_backprop=True)
-    total = sum(F.sum(g * draw(*g.shape, seed=i)) for i, g in enumerate(first))
+    weighted = [g * draw(*g.shape, seed=i).astype(g.dtype) for i, g in enumerate(first)]
+    total = sum(F.cast(F.sum(g), 'd') for g in weighted)
     second = chainer.grad([total], [*inputs[:2], gy])
     return [v.array for v in (y, *first, *second)]
 
@@ -42,12 +43,17 @@ def compare(engine, function, x, W, b, order=np.ascontiguousarray):
     assert layout.channels_last(results[0]) and layout.channels_last(results[1])
 
 
-# Chainer's own cases: 3 -> 2 channels, 3x3 kernel, stride 2, dilation 1 or 2, with its pad, pictures of 4x3
+# Chainer's own cases (tests/chainer_tests/functions_tests/connection_tests): 3 -> 2 channels a group, pictures of 4x3, a
+# 3x3 kernel, and a bias with gaps. Of groups and other types than float32 Chainer has these in Fortran's order only.
+
+TYPES = [pair for pair in itertools.product('efd', repeat=2) if pair != ('f', 'f')]
+BIAS = np.repeat(draw(4, seed=2), 2)[::2]
+
 
 @pytest.mark.parametrize('cover_all, dilate, nobias', list(itertools.product([False, True], [1, 2], [False, True])))
 def test_chainers_cases_of_convolution(engine, order, cover_all, dilate, nobias):
     compare(engine, lambda *a: F.convolution_2d(*a, stride=2, pad=dilate, cover_all=cover_all, dilate=dilate),
-            draw(2, 3, 4, 3), draw(2, 3, 3, 3, seed=1), None if nobias else draw(2, seed=2), order)
+            draw(2, 3, 4, 3), draw(2, 3, 3, 3, seed=1), None if nobias else BIAS[:2], order)
 
 
 @pytest.mark.parametrize('nobias, outsize', list(itertools.product([False, True], [False, True])))
@@ -55,7 +61,44 @@ def test_chainers_cases_of_convolution(engine, order, cover_all, dilate, nobias)
 def test_chainers_cases_of_deconvolution(engine, order, stride, dilate, nobias, outsize):
     size = tuple(stride * (n - 1) + 2 * dilate + 1 - 2 for n in (4, 3)) if outsize else None
     compare(engine, lambda *a: F.deconvolution_2d(*a, stride=stride, pad=1, outsize=size, dilate=dilate),
-            draw(2, 3, 4, 3), draw(3, 2, 3, 3, seed=1), None if nobias else draw(2, seed=2), order)
+            draw(2, 3, 4, 3), draw(3, 2, 3, 3, seed=1), None if nobias else BIAS[:2], order)
+
+
+def compare_uncovered(engine, function, x, W, b, types):
+    """Chainer computes it, but for sums of float32 numbers beside a convolution."""
+    x, W, b = x.astype(types[0], 'F'), W.astype(types[1], 'F'), b if b is None else b.astype(types[0])
+    gy = draw(*function(*(a for a in (x, W, b) if a is not None)).shape, seed=7).astype(types[0], 'F')
+    expected = derivatives(function, x, W, b, gy)
+    with using_engine(engine):
+        results = derivatives(function, x, W, b, gy)
+    for result, value in zip(results, expected, strict=True):
+        assert result.dtype == value.dtype
+        np.testing.assert_allclose(result, value, rtol=0, atol=1e-5 * abs(value).max())
+
+
+@pytest.mark.parametrize('nobias', [False, True])
+@pytest.mark.parametrize('types, groups', [*itertools.product(TYPES, [1, 2]), (('f', 'f'), 2)])
+def test_chainers_cases_of_convolution_that_are_not_covered(engine, types, groups, nobias):
+    compare_uncovered(engine, lambda *a: F.convolution_2d(*a, stride=2, pad=1, groups=groups),
+                      draw(2, 3 * groups, 4, 3), draw(2 * groups, 3, 3, 3, seed=1),
+                      None if nobias else BIAS[:2 * groups], types)
+
+
+@pytest.mark.parametrize('stride, dilate', list(itertools.product([1, 2], [1, 2])))
+@pytest.mark.parametrize('types, groups', [*itertools.product(TYPES, [1, 2]), (('f', 'f'), 2)])
+def test_chainers_cases_of_deconvolution_that_are_not_covered(engine, types, groups, stride, dilate):
+    size = tuple(stride * (n - 1) + 2 * dilate + 1 - 2 for n in (4, 3))
+    compare_uncovered(engine, lambda *a: F.deconvolution_2d(
+        *a, stride=stride, pad=1, outsize=size, dilate=dilate, groups=groups),
+                      draw(2, 3 * groups, 4, 3), draw(3 * groups, 2, 3, 3, seed=1), BIAS[:2 * groups], types)
+
+
+def test_one_output_and_a_gradient_without_memory_of_its_own(engine):
+    """Chainer's issue 2744: the gradient of a sum is one number, repeated."""
+    x, W = np.ones((2, 2, 10, 10), 'f'), chainer.Variable(np.ones((1, 2, 3, 3), 'f'))
+    with using_engine(engine):
+        F.sum(F.convolution_2d(x, W)).backward()
+    assert (W.grad == 2 * 8 * 8).all()
 
 
 KERNELS = [(1, 1), (2, 3), (4, 4)]
@@ -96,7 +139,6 @@ def test_deconvolution_of_every_window(engine, n, size):
 @pytest.mark.parametrize('kernel, stride, pad', [(3, 1, 1), (4, 2, 1), (1, 1, 0), (3, 1, 3)])
 def test_tiles_and_threads(engine, last, monkeypatch, kernel, stride, pad, channels, outputs, tile, n_threads):
     monkeypatch.setattr(convolution, '_TILE_BYTES', tile)
-    monkeypatch.setattr(convolution, '_SMALL_BYTES', 0)
     x, W, b = draw(3, channels, 6, 8), draw(outputs, channels, kernel, kernel, seed=1), draw(outputs, seed=2)
     with threadpoolctl.threadpool_limits(n_threads, 'blas'):
         assert threads.n_threads() == n_threads
@@ -138,7 +180,7 @@ def test_bias_gradients_are_sums_in_float64(engine, last):
 @pytest.mark.parametrize('n_threads', [1, 2])
 def test_the_same_bits_twice(engine, last, monkeypatch, n_threads):
     monkeypatch.setattr(convolution, '_TILE_BYTES', 1 << 16)
-    with using_engine(engine), threadpoolctl.threadpool_limits(n_threads, 'blas'):
+    with threadpoolctl.threadpool_limits(n_threads, 'blas'), using_engine(engine):
         first, second = (derivatives(convolve, *large(last)) for _ in range(2))
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
@@ -150,7 +192,7 @@ def test_two_python_threads_at_once(engine, last):
     def work(name):
         start.wait(timeout=20)
         results[name] = [derivatives(convolve, *arrays[name]) for _ in range(8)]
-    with using_engine(engine), threadpoolctl.threadpool_limits(2, 'blas'):
+    with threadpoolctl.threadpool_limits(2, 'blas'), using_engine(engine):
         expected = {name: derivatives(convolve, *arrays[name]) for name in arrays}
         workers = [threading.Thread(target=work, args=(name,)) for name in arrays]
         for worker in workers:
@@ -167,9 +209,9 @@ def test_two_python_threads_at_once(engine, last):
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 def test_a_forked_child(engine, last):
     """It works, and has the bits of the NumPy engine, which stands in where another's threads cannot be had."""
-    with using_engine('numpy'), threadpoolctl.threadpool_limits(2, 'blas'):
+    with threadpoolctl.threadpool_limits(2, 'blas'), using_engine('numpy'):
         expected = derivatives(convolve, *large(last))
-    with using_engine(engine), threadpoolctl.threadpool_limits(2, 'blas'):
+    with threadpoolctl.threadpool_limits(2, 'blas'), using_engine(engine):
         derivatives(convolve, *large(last))  # its threads start
         child = os.fork()
         if not child:

@@ -41,7 +41,7 @@ def test_agrees_with_chainer(engine, order, monkeypatch, shape, n_threads):
     monkeypatch.setattr(normalization, '_PIECE', 1000)
     arrays = inputs(*shape, order)
     expected = normalize(*arrays)
-    with using_engine(engine), threadpoolctl.threadpool_limits(n_threads, 'blas'):
+    with threadpoolctl.threadpool_limits(n_threads, 'blas'), using_engine(engine):
         results = normalize(*arrays)
     close(results, expected)
 
@@ -60,7 +60,7 @@ def test_statistics_are_sums_in_float64(engine, last):
 def test_the_order_of_memory_stays_and_bits_do_not_depend_on_threads(engine, last):
     arrays, results = inputs(16, 24, 16, 16, last), []
     for n_threads in (1, 2, 2):
-        with using_engine(engine), threadpoolctl.threadpool_limits(n_threads, 'blas'):
+        with threadpoolctl.threadpool_limits(n_threads, 'blas'), using_engine(engine):
             results.append(normalize(*arrays)[:4])
     for same in zip(*results, strict=True):
         assert (same[0] == same[1]).all() and (same[1] == same[2]).all()

@@ -125,7 +125,7 @@ def test_as_many_threads_as_blas(loaded, monkeypatch):
     monkeypatch.setattr(dnnl.Convolution, '__call__',
                         lambda *args: (seen.append(c.omp_get_max_threads()), stock(*args)))
     for number in 1, 2, 1:
-        monkeypatch.setattr(onednn, 'n_threads', lambda number=number: number)
+        monkeypatch.setattr(onednn, 'worth', lambda microseconds, number=number: number)
         onednn.convolve(*arguments('convolve'))
         assert c.omp_get_max_threads() == before
     assert seen == [1, 2, 1] and {problem.threads for problem in loaded.compiled} == {1, 2}
@@ -215,7 +215,7 @@ def test_memory_does_not_grow(loaded, monkeypatch):
 @pytest.mark.parametrize('held', [False, True])
 def test_a_forked_child_has_numpys(loaded, monkeypatch, held):
     """Also when another thread of the parent is computing at that moment."""
-    monkeypatch.setattr(onednn, 'n_threads', lambda: 2)
+    monkeypatch.setattr(onednn, 'worth', lambda microseconds: 2)
     expected = {name: getattr(convolution, name)(*arguments(name)) for name in FUNCTIONS}
     for name in FUNCTIONS:  # OpenMP's threads start
         getattr(onednn, name)(*arguments(name))

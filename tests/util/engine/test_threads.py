@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -80,6 +81,51 @@ def test_limits_that_overlap():
         assert seen == [{1}] and set(blas_threads()) == {2}
 
 
+def test_blas_is_held():
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        threads.hold_blas()
+        try:
+            threads.hold_blas()  # once is enough
+            assert set(blas_threads()) == {1} and threads.n_threads() == 2
+            assert all(set(numbers) == {1} for numbers in parallel_map(lambda _: blas_threads(), range(4)))
+            assert set(blas_threads()) == {1}  # still
+        finally:
+            threads.let_go_of_blas()
+        assert set(blas_threads()) == {2}
+        threads.let_go_of_blas()
+        assert set(blas_threads()) == {2}
+
+
+def test_a_library_that_is_loaded_while_blas_is_held(monkeypatch):
+    """It is held, too, and gets back what it had."""
+    class Library(threads.threadpoolctl.OpenBLASController):
+        def __init__(self):
+            self.filepath, self.threading_layer, self.number, self.dynlib = 'new', 'pthreads', 3, None
+
+        get_num_threads = lambda self: self.number  # noqa: E731
+
+        def set_num_threads(self, number):
+            self.number = number
+    library = Library()
+    monkeypatch.setattr(threads, '_blas', threads._Blas())
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        threads.hold_blas()
+        monkeypatch.setattr(threads.threadpoolctl.ThreadpoolController, 'select',
+                            lambda self, user_api: types.SimpleNamespace(lib_controllers=[library]))
+        assert parallel_map(lambda _: library.number, range(2)) == [1, 1]
+        assert library.number == 1 and threads.n_threads() == 3
+        threads.let_go_of_blas()
+        assert library.number == 3 and set(blas_threads()) == {2}
+
+
+def test_threads_that_are_worth_it(monkeypatch):
+    monkeypatch.setattr(threads, '_WORTH', 100)
+    for blas, expected in (2, [1, 1, 1, 2, 2]), (1, [1] * 5):
+        with threadpoolctl.threadpool_limits(blas, 'blas'):
+            assert [threads.worth(n) for n in (0, 99, 199, 200, 1e9)] == expected
+            assert threads.split_map(lambda _: threads.worth(1e9), [0, 0]) == [1, 1]  # inside of a piece
+
+
 def test_libraries_with_a_number_for_each_thread(monkeypatch):
     """OpenBLAS on OpenMP: whoever works sets its own, and gives it back."""
     class Library(threading.local):
@@ -148,9 +194,10 @@ def test_scratch():
 
 
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
+@pytest.mark.parametrize('kept', [False, True])
 @pytest.mark.parametrize('held', [False, True])
-def test_a_forked_child_works(held):
-    """Also when another thread of the parent has BLAS's threads at that moment."""
+def test_a_forked_child_works(held, kept):
+    """Also when another thread of the parent has BLAS's threads at that moment, or the whole process for good."""
     holding, release = threading.Event(), threading.Event()
 
     def hold():
@@ -160,6 +207,8 @@ def test_a_forked_child_works(held):
     with threadpoolctl.threadpool_limits(2, 'blas'):
         square = np.random.RandomState(0).standard_normal((300, 300)).astype('f')
         expected = parallel_map(lambda i: i * square @ square, range(4))
+        if kept:
+            threads.hold_blas()
         if held:
             thread = threading.Thread(target=hold)
             thread.start()
@@ -171,12 +220,14 @@ def test_a_forked_child_works(held):
                 signal.alarm(20)  # rather than hang
                 results = parallel_map(lambda i: i * square @ square, range(4))
                 same = all((a == b).all() for a, b in zip(results, expected, strict=True))
-                status = 0 if same and set(blas_threads()) == {2} else 2
+                as_before = set(blas_threads()) == {1 if kept else 2} and threads.n_threads() == 2
+                status = 0 if same and as_before else 2
             finally:
                 os._exit(status)
         release.set()
         _, status = os.waitpid(child, 0)
         if held:
             thread.join()
+        threads.let_go_of_blas()
         assert os.waitstatus_to_exitcode(status) == 0
         assert set(blas_threads()) == {2}
