@@ -4,6 +4,7 @@ import platform
 import time
 
 from util import compat
+from util.engine.threads import n_threads
 
 
 def measure(tasks, rounds):
@@ -31,7 +32,7 @@ def describe_machine():
             name = next((line.split(':', 1)[1].strip() for line in f if line.startswith('model name')), name)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     versions = compat.versions()
-    blas = versions.pop('blas')  # names its threads
+    blas = versions.pop('blas')
     return ['machine:  {} ({}), {} of {} cores usable'.format(name, platform.machine(), usable, os.cpu_count()),
             'versions: ' + ', '.join('{} {}'.format(key, value or 'not installed') for key, value in versions.items()),
-            'blas:     {}'.format(blas)]
+            'blas:     {}, threads: {}'.format(blas, n_threads())]

@@ -47,6 +47,7 @@ def test_every_target_that_is_phony_is_in_help(tree):
     (['normalize', 'ITERATIONS=40'], '--method sn --iterations 40'),
     (['normalize', 'SEED=0'], '--method sn --seed 0'),
     (['normalize', 'DEVICE=-1'], '--method sn --device -1'),
+    (['normalize', 'ENGINE=stock'], '--method sn --engine stock'),
     (['normalize', 'DATA_DIR=/data'], '--method sn --data-dir /data'),
     (['normalize', 'OUT=run'], '--method sn --out run'),
     (['normalize', 'PROTOCOL=50k', 'SCORER=none'], '--method sn --protocol 50k --scorer none'),
@@ -80,6 +81,14 @@ def test_every_target_that_is_phony_is_in_help(tree):
 ])
 def test_variables_become_flags(tree, arguments, expected):
     assert tree.runs(*arguments) == [shlex.split(expected)]
+
+
+def test_onednn(tree):
+    tree.make('onednn', CUDA='none')
+    assert tree.calls('--editable')[-1].endswith('--editable .[onednn]')
+    calls = tree.calls()
+    tree.make('onednn')  # once is enough
+    assert tree.calls() == calls
 
 
 @pytest.mark.parametrize('value', ["it's", 'two  words', '"quoted"', '$$HOME', 'a;b', 'a,b', '*', 'x)', '`x`'])

@@ -114,8 +114,8 @@ def versions():
 
     Returns:
         dict: ``python``, ``numpy``, ``chainer``, ``cupy``, ``onednn`` and ``blas``, each a str, or None for what is not
-        there. ``blas`` names the library that multiplies NumPy's matrices, its kernels and its threads: results are the
-        same to the last bit only where these are.
+        there. ``blas`` names the library that multiplies NumPy's matrices and its kernels: results are the same to the last
+        bit only where these are.
 
     """
     return {
@@ -147,8 +147,8 @@ def _blas():
     rows = [row for row in threadpool_info() if row['user_api'] == 'blas']
     # SciPy's wheels bring a BLAS of their own
     rows = [row for row in rows if 'numpy' in row['filepath'].lower()] or rows
-    return '; '.join('{} {} {}, threads: {}'.format(
-        row['internal_api'], row['version'], row.get('architecture', ''), row['num_threads']) for row in rows) or None
+    return '; '.join('{} {} {}'.format(
+        row['internal_api'], row['version'], row.get('architecture', '')) for row in rows) or None
 
 
 install()

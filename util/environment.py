@@ -7,7 +7,11 @@ import sys
 
 from util import compat
 from util.device import kind
+from util.engine.threads import n_threads
 from util.files import UserError, atomic_write
+
+# What can change the last bits of a result
+_DECIDING = ('device', 'engine', 'threads', 'commit', 'versions')
 
 
 def write_environment(directory, device, pictures, start, say, engine=None):
@@ -27,9 +31,9 @@ def write_environment(directory, device, pictures, start, say, engine=None):
     """
     sessions = read_environment(directory).get('sessions', []) if start else []
     session = {'from_iteration': start, 'started': now(), 'command': sys.argv, 'device': device_name(device),
-               'engine': engine, 'commit': commit(), 'versions': compat.versions()}
+               'engine': engine, 'threads': n_threads(), 'commit': commit(), 'versions': compat.versions()}
     if sessions:
-        changed = [key for key in ('device', 'engine', 'commit', 'versions') if sessions[-1].get(key) != session[key]]
+        changed = [key for key in _DECIDING if sessions[-1].get(key) != session[key]]
         if changed:
             say('From iteration {} on with other {}: the last bits of the result may differ. See {}'.format(
                 start, ', '.join(changed), directory.environment))

@@ -103,7 +103,7 @@ def using_engine(name, first=None, device=None):
 
     Args:
         name (str), first (str or None): As of :func:`install`.
-        device (chainer.backend.Device or None): Of the work; where that is no CPU it is ``'stock'``, so that BLAS has its
+        device (chainer.backend.Device or None): Of the work; where that is no CPU it is ``'stock'``, and BLAS has its
             threads.
 
     """

@@ -177,7 +177,7 @@ def n_threads():
 def worth(microseconds):
     """How many threads are worth it for work that takes one thread about so long: 1 to :func:`n_threads`.
 
-    To wake a thread takes up to 0.1 ms, where the processor is a virtual one. It may well take the other's work as long.
+    To wake a thread takes up to 0.1 ms, where the processor is a virtual one.
     """
     return max(1, min(n_threads(), int(microseconds / _WORTH)))
 
