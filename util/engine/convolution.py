@@ -15,7 +15,7 @@ import numpy as np
 from util.engine import layout
 from util.engine.threads import scratch, split_map, worth
 
-_TILE_BYTES = 2 << 20  # of patches that are copied out for one matrix product
+_TILE_BYTES = 4 << 20  # of patches that are copied out for one matrix product
 # What a thread does in a microsecond, about, to tell whether others are worth it: multiply-adds, and bytes of patches
 _PRODUCTS, _BYTES = 50_000, 4_000
 # So few channels against four times as many: products first, then sums of them, moves less than patches first

@@ -8,7 +8,7 @@ import numpy as np
 from util.engine import layout
 from util.engine.threads import scratch, split_map, worth
 
-_PIECE = 1 << 15  # numbers; three arrays of them stay in a cache of half a megabyte
+_PIECE = 1 << 17  # numbers; in less, threads wait for Python more than they compute
 _NUMBERS = 600  # of them, about, a thread gets done in a microsecond
 
 

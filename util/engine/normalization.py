@@ -8,7 +8,7 @@ import numpy as np
 
 from util.engine.threads import scratch, split_map, worth
 
-_PIECE = 1 << 15  # numbers, as float64 256 KiB
+_PIECE = 1 << 17  # numbers, as float64 a megabyte
 _NUMBERS = 500  # of them, about, a thread gets done in a microsecond
 _WIDTH = 512  # numbers: as long should rows be, because NumPy begins each anew
 
