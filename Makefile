@@ -83,7 +83,7 @@ goals := $(or $(MAKECMDGOALS),help)
 ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
   cuda := $(strip $(CUDA))
   why := as CUDA= says
-else ifneq ($(filter-out help clean test-kernels parity,$(goals)),)
+else ifneq ($(filter-out help clean test-kernels parity cpu-benchmark,$(goals)),)
   cuda := $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*)))
   why := as before
   ifneq ($(or $(if $(cuda),,unknown),$(filter install,$(goals))),)
@@ -116,7 +116,7 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels parity lint clean $(RUNS)
+.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -205,9 +205,14 @@ test-kernels: .venv-kernels/.installed
 	@.venv-kernels/bin/python -c 'import util; from cupy.cuda import nvrtc; print("NVRTC", nvrtc.getVersion())'
 	.venv-kernels/bin/python -m pytest -rs tests/kernels
 
-##   parity           compares network and metrics with torch-fidelity's, in an environment with PyTorch (.venv-parity)
+##   parity           compares network and metrics with torch-fidelity's, and training steps with PyTorch's, in an
+##                    environment with PyTorch (.venv-parity)
 parity: .venv-parity/.installed
 	DATA_DIR=$(call quote,$(DATA_DIR)) .venv-parity/bin/python -m pytest -rs tests/parity
+
+##   cpu-benchmark    times training steps on the CPU: stock Chainer, the engines and PyTorch (.venv-parity)
+cpu-benchmark: .venv-parity/.installed
+	.venv-parity/bin/python -m benchmarks.cpu_step
 
 ##   lint             ruff
 lint: .venv/.tools-installed
@@ -248,7 +253,7 @@ $(installed): setup.py constraints.txt
 	@$(make-environment) .venv-kernels '.[test,kernels]' $@ $^
 
 .venv-parity/.installed: setup.py constraints.txt
-	@$(make-environment) .venv-parity '.[test,parity]' $@ $^
+	@$(make-environment) .venv-parity '.[test,parity,onednn]' $@ $^
 
 # Under a lock: several makes may start at once, as in a Slurm array.
 make-environment = $$(command -v flock >/dev/null && echo flock constraints.txt) sh -euc "$$MAKE_ENVIRONMENT" make

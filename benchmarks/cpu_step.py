@@ -1,157 +1,132 @@
-"""How long a discriminator step and a generator step take on the CPU, and how close that is to what the machine can do.
+"""How long discriminator (D) and generator (G) steps take on the CPU: stock Chainer, this project's engines, PyTorch.
 
-    python -m benchmarks.cpu_step [--width 64] [--batchsize 64] [--size 32] [--rounds 5] [--model cnn]
+    python -m benchmarks.cpu_step [--cases cnn resnet wgan_gp] [--engines stock numpy onednn pytorch] [--rounds 5]
+                                  [--width 64] [--batchsize 64] [--size 32]
 
-The steps are those of a run (``util.updater.GANUpdater``), with spectral normalization (``sn``) and without (``none``).
-Each round times all four of them and a product of two large float32 matrices, so that whatever slows the machine meets
-all alike. The rate of that product (sgemm) is what steps are measured against; only ratios compare between machines.
+``make cpu-benchmark`` runs it in an environment with PyTorch and oneDNN; what is not installed is left out.
+
+Chainer's steps are those of a run (``util.updater.GANUpdater``), PyTorch's do the same (``benchmarks.torch_steps``,
+``tests/parity``). Each engine has a process of its own for each network. In each round they take turns, one step at a
+time, so that whatever slows the machine meets all alike, and none works while another does. Only ratios compare between
+machines. A product of two large float32 matrices (sgemm), timed along with them, says what the machine can do.
 """
-import statistics
+import argparse
+import contextlib
+import functools
 import sys
 
-from benchmarks.timing import describe_machine, measure  # isort: skip  (before Chainer, which needs util.compat)
-
-import chainer
-import chainer.links as L
 import numpy as np
 
-from util import config, trainer
+from benchmarks import cases, tables
+from benchmarks.timing import describe_machine, measure
+from benchmarks.workers import Unavailable, Worker
 from util.cli import Parser, run_command
+from util.files import UserError
 
-METHODS = ('sn', 'none')
 SGEMM_SIZE = 2048  # rows and columns: 17 GFLOP, large enough for the full rate
-N_DIS = 5  # discriminator steps an iteration, for the summary
+PAUSE = 0.1  # seconds before each step: BLAS's and OpenMP's threads ask for work a while before they sleep
+CURES = {engine: ' (make cpu-benchmark has it)' for engine in (cases.PYTORCH, *cases.VARIANTS)}
 
 
-class CountMultiplyAdds(chainer.LinkHook):
-    """Link hook: multiply-adds of the convolutions and dense layers that are called under it.
-
-    ``counts`` maps a layer's name to a number. Each output of a convolution or of a dense layer is a sum of as many
-    products as one of its filters has weights; a deconvolution multiplies each input by as many. Biases, activations,
-    batch normalization and the power iteration are not counted: beside these products they are small.
-    """
-
-    name = 'CountMultiplyAdds'
-
-    def __init__(self):
-        self.counts = {}
-
-    def forward_postprocess(self, args):
-        link = args.link
-        if isinstance(link, (L.Convolution2D, L.Linear)):
-            self.counts[link.name] = args.out.size * int(np.prod(link.W.shape[1:]))
-        elif isinstance(link, L.Deconvolution2D):
-            self.counts[link.name] = args.args[0].size * int(np.prod(link.W.shape[1:]))
-
-
-def count_layers(network, shape):
-    """Count the multiply-adds of one forward pass.
-
-    Args:
-        network (chainer.Chain): A generator or a discriminator.
-        shape (tuple of int): Of its input: (N, dim_z) or (N, 3, H, W).
-
-    Returns:
-        dict: Layer's name -> multiply-adds, in the order of the calls.
-
-    """
-    counter = CountMultiplyAdds()
-    # One example is enough, and in test mode neither u nor the batch statistics move
-    with chainer.using_config('train', False), chainer.no_backprop_mode(), counter:
-        network(np.zeros((1, *shape[1:]), 'f'))
-    return {name: shape[0] * count for name, count in counter.counts.items()}
-
-
-def count_steps(generator, discriminator):
-    """Count the multiply-adds of both kinds of step from those of each layer's forward pass.
-
-    The gradient of a layer's weight costs as much as its forward pass, and so does that of its input. No step needs all
-    of them (see ``util/updater.py``).
-
-    Args:
-        generator, discriminator (dict): What :func:`count_layers` returns.
-
-    Returns:
-        dict: ``'D'`` and ``'G'`` -> multiply-adds.
-
-    """
-    g, d = sum(generator.values()), sum(discriminator.values())
-    first_of_g, first_of_d = next(iter(generator.values())), next(iter(discriminator.values()))
-    return {
-        # Fakes; then real and fake: forward and both gradients, but none of the pictures
-        'D': g + 2 * (3 * d - first_of_d),
-        # G forward and both gradients, but none of z; D forward and the gradients of its inputs
-        'G': 3 * g - first_of_g + 2 * d,
-    }
-
-
-def make_parts(args, method):
-    """Networks and updater of a run of the paper profile, on random pictures."""
-    overrides = ['model.width={}'.format(args.width), 'dataset.size={}'.format(args.size)]
-    resolved = config.resolve('cifar10', args.model, method, overrides=overrides, batchsize=args.batchsize)
-    shape = (4 * args.batchsize, 3, args.size, args.size)
-    images = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
-    return trainer.build(resolved, chainer.get_device('@numpy'), images)
-
-
-def make_tasks(parts):
-    """What each round times: name -> callable."""
+def make_sgemm():
+    """A product of two matrices: a callable."""
     a = np.random.RandomState(0).rand(SGEMM_SIZE, SGEMM_SIZE).astype('f')
     b, out = a.T.copy(), np.empty_like(a)
-    tasks = {'sgemm': lambda: np.dot(a, b, out=out)}
-    for method, part in parts.items():
-        tasks['D, ' + method] = lambda updater=part.updater: updater.update_discriminator(0)
-        tasks['G, ' + method] = part.updater.update_generator
-    return tasks
+    return lambda: np.dot(a, b, out=out)
 
 
-def describe_times(seconds, work):
-    """Lines of text: a table of the times, then the ratios.
+def start(stack, engines, config, say):
+    """Start a worker for each engine, and wait until they are ready.
 
     Args:
-        seconds (dict): What :func:`benchmarks.timing.measure` returns.
-        work (dict): ``'sgemm'``, ``'D'`` and ``'G'`` -> multiply-adds.
+        stack (contextlib.ExitStack): The workers end with it.
+        engines (list of str): Which. Those that cannot be used here are removed.
+        config (Config): What is trained.
+        say (callable): Is told of these, and why.
+
+    Returns:
+        dict: Engine -> Worker.
+
+    Raises:
+        UserError: None of the engines can be used.
 
     """
-    row = '{:8s} {:>9} {:>9} {:>14} {:>9} {:>9}'
-    lines = [row.format('', 'min s', 'median s', '10^9 mult-adds', 'GFLOP/s', 'of sgemm')]
-    sgemm = work['sgemm'] / min(seconds['sgemm'])
-    for name, times in seconds.items():
-        count = work[name.partition(',')[0]]
-        rate = count / min(times)
-        lines.append(row.format(name, '%.4f' % min(times), '%.4f' % statistics.median(times), '%.4f' % (1e-9 * count),
-                                '%.2f' % (2e-9 * rate), '%.3f' % (rate / sgemm)))
-    lines.append('')
-    for step in 'DG':
-        sn, none = seconds[step + ', sn'], seconds[step + ', none']
-        ratios = [a / b for a, b in zip(sn, none, strict=True)]
-        lines.append('{} step, sn / none: {:.3f} (of minima), {:.3f} (median of the rounds\' ratios)'.format(
-            step, min(sn) / min(none), statistics.median(ratios)))
-    iteration = min(seconds['G, sn']) + N_DIS * min(seconds['D, sn'])
-    lines.append('one iteration, sn, n_dis {}: {:.3f} s; 50,000 of them: {:.1f} h'.format(
-        N_DIS, iteration, iteration * 50000 / 3600))
-    return lines
+    workers = {engine: stack.enter_context(Worker(engine, config)) for engine in engines}
+    for engine, worker in list(workers.items()):
+        try:
+            worker.wait()
+        except Unavailable as problem:
+            say('{} is left out: {}{}'.format(engine, problem, CURES.get(engine, '')))
+            engines.remove(engine)
+            del workers[engine]
+    if not workers:
+        raise UserError('--engines: none of them can be used here')
+    return workers
+
+
+def time_case(case, engines, resolve, rounds, say):
+    """Time the steps of a case.
+
+    Args:
+        case (Case): Which.
+        engines (list of str): By which; see :func:`start`.
+        resolve (callable): Case and method -> Config.
+        rounds (int): How many.
+        say (callable): Is told what is left out.
+
+    Returns:
+        tuple: Step, or ``'sgemm'``, -> engine -> times, one a round; engine -> the most memory, MiB.
+
+    """
+    with contextlib.ExitStack() as stack:
+        workers = start(stack, engines, resolve(case, case.method), say)
+        named, own = dict(workers), [engine for engine in workers if engine in cases.CHAINER]
+        if case.beside and own:  # by the last, which "auto" would take
+            beside, = start(stack, own[-1:], resolve(case, case.beside), say).values()
+            named['{}, {}'.format(own[-1], case.beside)] = beside
+        tasks = {(tables.SGEMM, 'numpy'): make_sgemm()}
+        for step in case.steps:
+            tasks.update({(step, name): functools.partial(worker.run, step) for name, worker in named.items()})
+        seconds = {}
+        for (step, name), times in measure(tasks, rounds, PAUSE).items():
+            seconds.setdefault(step, {})[name] = times
+        return seconds, {engine: worker.peak_memory() for engine, worker in workers.items()}
+
+
+def make_parser():
+    parser = Parser(prog='python -m benchmarks.cpu_step', description=__doc__.partition('\n\n')[0],
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--cases', nargs='+', default=list(cases.CASES), choices=cases.CASES, help='networks')
+    parser.add_argument('--engines', nargs='+', default=list(cases.DEFAULT), choices=cases.ENGINES,
+                        help='what computes; pytorch-nchw and pytorch-unfused are PyTorch with its default memory '
+                             'format and with its default Adam')
+    parser.add_argument('--width', type=int, default=64, help="width of the networks; the paper's is 64")
+    parser.add_argument('--batchsize', '-b', type=int, default=64, help='pictures a step; a G step of the ResNet takes '
+                                                                        'twice as many')
+    parser.add_argument('--size', type=int, default=32, help='height and width of the pictures')
+    parser.add_argument('--rounds', type=int, default=5, help='how often everything is timed, after once to warm up')
+    return parser
 
 
 def main(argv=None):
-    parser = Parser(prog='python -m benchmarks.cpu_step', description='Time D and G steps on the CPU beside sgemm.')
-    parser.add_argument('--width', type=int, default=64, help="width of the networks (default: 64, the paper's)")
-    parser.add_argument('--batchsize', '-b', type=int, default=64, help='pictures a step (default: 64)')
-    parser.add_argument('--size', type=int, default=32, help='height and width of the pictures (default: 32)')
-    parser.add_argument('--rounds', type=int, default=5, help='how often everything is timed (default: 5)')
-    parser.add_argument('--model', default='cnn', help='a row of configs/models.yml (default: cnn)')
+    parser = make_parser()
     args = parser.parse_args(argv)
     if args.rounds < 1:
         parser.error('--rounds must be at least 1, not {}'.format(args.rounds))
-    parts = {method: make_parts(args, method) for method in METHODS}
-    generator, discriminator = parts['none'].generator, parts['none'].discriminator
-    work = {'sgemm': SGEMM_SIZE ** 3,
-            **count_steps(count_layers(generator, (args.batchsize, generator.dim_z)),
-                          count_layers(discriminator, (args.batchsize, 3, args.size, args.size)))}
-    print('\n'.join(describe_machine()))
-    print('steps:    model {}, width {}, batch {}, {}x{}; {} rounds after one to warm up; sgemm of {}x{}\n'.format(
-        args.model, args.width, args.batchsize, args.size, args.size, args.rounds, SGEMM_SIZE, SGEMM_SIZE), flush=True)
-    print('\n'.join(describe_times(measure(make_tasks(parts), args.rounds), work)))
+    resolve = functools.partial(cases.resolve, width=args.width, batchsize=args.batchsize, size=args.size)
+    chosen = {name: cases.CASES[name] for name in dict.fromkeys(args.cases)}
+    configs = {name: resolve(case, case.method) for name, case in chosen.items()}
+    engines, memory, say = [e for e in cases.ENGINES if e in args.engines], {}, functools.partial(print, flush=True)
+    say('\n'.join([*describe_machine(), *tables.LEGEND]))
+    for name, case in chosen.items():
+        setting, profile = configs[name].setting, configs[name].profile
+        say('\n{}: model {}, method {}, setting {}; width {}, batch {}, {}x{}; {} rounds after one to warm up'.format(
+            name, *case[:3], args.width, args.batchsize, args.size, args.size, args.rounds))
+        seconds, memory[name] = time_case(case, engines, resolve, args.rounds, say)
+        from benchmarks import counts  # now, and not above: PyTorch's process imports this module, and not Chainer
+        work = {tables.SGEMM: SGEMM_SIZE ** 3, **counts.count(configs[name])}
+        say('\n'.join(tables.describe_times(seconds, work, case, setting.n_dis, profile.iterations)))
+    say('\n' + '\n'.join(tables.describe_memory(memory)))
 
 
 if __name__ == '__main__':

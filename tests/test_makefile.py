@@ -107,6 +107,7 @@ def test_variables_come_from_the_environment_too(tree):
     ('lint', '.venv/bin/python -m ruff check .'),
     ('inception', '.venv/bin/python -m util.inception fetch'),
     ('parity', "DATA_DIR='' .venv-parity/bin/python -m pytest -rs tests/parity"),
+    ('cpu-benchmark', '.venv-parity/bin/python -m benchmarks.cpu_step'),
     ('test-kernels', '.venv-kernels/bin/python -m pytest -rs tests/kernels'),
 ])
 def test_commands_of_other_targets(tree, target, command):
