@@ -114,8 +114,8 @@ def versions():
 
     Returns:
         dict: ``python``, ``numpy``, ``chainer``, ``cupy``, ``onednn`` and ``blas``, each a str, or None for what is not
-        there. ``blas`` names the library that multiplies NumPy's matrices and its kernels: results are the same to the last
-        bit only where these are.
+        there. ``blas`` names the library that multiplies NumPy's matrices, and its kernels: results are the same to the
+        last bit only where these are.
 
     """
     return {

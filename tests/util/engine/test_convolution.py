@@ -43,8 +43,8 @@ def compare(engine, function, x, W, b, order=np.ascontiguousarray):
     assert layout.channels_last(results[0]) and layout.channels_last(results[1])
 
 
-# Chainer's own cases (tests/chainer_tests/functions_tests/connection_tests): 3 -> 2 channels a group, pictures of 4x3, a
-# 3x3 kernel, and a bias with gaps. Of groups and other types than float32 Chainer has these in Fortran's order only.
+# Chainer's own cases (tests/chainer_tests/functions_tests/connection_tests): 3 -> 2 channels a group, pictures of 4x3,
+# a 3x3 kernel, and a bias with gaps. Of groups and other types than float32 it has these in Fortran's order only.
 
 TYPES = [pair for pair in itertools.product('efd', repeat=2) if pair != ('f', 'f')]
 BIAS = np.repeat(draw(4, seed=2), 2)[::2]
