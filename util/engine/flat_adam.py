@@ -136,7 +136,7 @@ class FlatAdam(adam.Adam):
 
     def before_replay(self):
         """Get ready for one more run of a CUDA graph that has recorded :meth:`update`: bring alpha to the device, and
-        count, as the graph will there.
+        count, as the graph will there. The first run needs this not: the update that was recorded has counted it.
         """
         self.t += 1
         for (device, _), flat in self._flats.items():
