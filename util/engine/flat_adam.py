@@ -88,16 +88,16 @@ def _address(array):  # pragma: no cover - gpu
 class FlatAdam(adam.Adam):
     """``chainer.optimizers.Adam``, with the same arguments, state and numbers, in one launch an update on a GPU.
 
-    Together are float32 parameters on one device that have the optimizer's own hyperparameters; AMSGrad, AdaBound,
-    parameters of other types, and rules with hyperparameters or hooks of their own are updated one by one, as Chainer
-    does it. On the CPU all arrays are parts of the buffers, too, and Chainer's rule computes (or the engine's, see
-    ``switch.py``). The first update puts parameters and moments into the buffers, and a later one does so again
-    where somebody has given a parameter another array.
+    Together are float32 parameters on one device that have the optimizer's own hyperparameters. AMSGrad, AdaBound,
+    parameters of other types, and those whose rules have hyperparameters of their own, or hooks that come after the
+    update, are updated one by one, as Chainer does it. On the CPU all arrays are parts of the buffers, too, and
+    Chainer's rule computes (or the engine's, see ``switch.py``). The first update puts parameters and moments into the
+    buffers, and a later one does so again where somebody has given a parameter another array.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._waiting_room, self._flats = _WaitingRoom(self.hyperparam), {}
+        self._waiting_room, self._flats, self._updating = _WaitingRoom(self.hyperparam), {}, False
 
     def __getstate__(self):
         return {**self.__dict__, '_flats': {}}  # in a copy, arrays would no longer be parts of the buffers
@@ -106,17 +106,19 @@ class FlatAdam(adam.Adam):
         return _Rule(self._waiting_room)
 
     def update(self, lossfun=None, *args, **kwds):
+        self._updating = True
         try:
             super().update(lossfun, *args, **kwds)
         finally:
+            self._updating = False
             self._waiting_room.close()
 
     def call_hooks(self, timing='pre'):
-        """Chainer's, which come right before and right after all rules are called."""
+        """Chainer's, which come right before and right after an update calls all rules."""
         if timing == 'post':
             self._update_all(self._waiting_room.close())
         super().call_hooks(timing)
-        if timing == 'pre':
+        if timing == 'pre' and self._updating:
             self._waiting_room.open()
 
     def _update_all(self, members):
@@ -132,7 +134,7 @@ class FlatAdam(adam.Adam):
                         flat = _Flat(members[i:i + MOST])
                     flats[device, i] = flat
                     flat.update(self.hyperparam)
-        self._flats = flats
+        self._flats = flats or self._flats
 
     def before_replay(self):
         """Get ready for one more run of a CUDA graph that has recorded :meth:`update`: bring alpha to the device, and
@@ -201,7 +203,7 @@ class _Flat:
                 part[...] = array
             param.array, rule.state['m'], rule.state['v'] = parts
         self._counted = self._alpha = None  # what the device has of them
-        if self._xp is not np:
+        if self._xp is not np:  # pragma: no cover - gpu
             self._segments = self._xp.asarray(self._table.view('u1'))
             self._updates = self._xp.zeros(len(members), np.int64)
             self._done, self._alpha_there = self._xp.zeros((), np.uint32), self._xp.zeros((), np.float64)
@@ -218,7 +220,7 @@ class _Flat:
         if self._xp is np:
             for rule, param in self._members:
                 adam.AdamRule.update_core(rule, param)
-        else:
+        else:  # pragma: no cover - gpu
             self._bring([rule.t - 1 for rule, _ in self._members], hyperparam.alpha)
             self._launch(hyperparam)
             self._counted = [rule.t for rule, _ in self._members]
@@ -227,11 +229,11 @@ class _Flat:
         """Count an update that the device will do by itself."""
         for rule, _ in self._members:
             rule.t += 1
-        if self._xp is not np:
+        if self._xp is not np:  # pragma: no cover - gpu
             self._bring([rule.t - 1 for rule, _ in self._members], hyperparam.alpha)
             self._counted = [rule.t for rule, _ in self._members]
 
-    def _bring(self, counted, alpha):
+    def _bring(self, counted, alpha):  # pragma: no cover - gpu
         """See that the device has these counts of updates and this alpha."""
         if counted != self._counted:  # a new buffer, or a snapshot was loaded
             self._updates[...] = self._xp.asarray(np.array(counted, np.int64))
@@ -239,7 +241,7 @@ class _Flat:
             self._alpha_there.fill(alpha)
             self._alpha = alpha
 
-    def _launch(self, hp):
+    def _launch(self, hp):  # pragma: no cover - gpu
         # The new arrays, where there are any, live until the launch is queued, and no other comes before it
         grads = [self._xp.ascontiguousarray(param.grad, np.float32) for _, param in self._members]
         addresses = np.zeros((), _ADDRESSES)

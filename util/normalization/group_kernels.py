@@ -144,7 +144,7 @@ def _send(array):  # pragma: no cover - gpu
 
 
 @functools.lru_cache(maxsize=64)
-def _table(layers, addresses):
+def _table(layers, addresses):  # pragma: no cover - gpu
     """:func:`plan`'s table with the addresses of weights and stored vectors, uint8, on the current device."""
     table = plan(layers)[0].copy()
     for row, (W, stored) in zip(table[:-1], addresses, strict=True):
@@ -152,7 +152,7 @@ def _table(layers, addresses):
     return _send(table.view('u1'))
 
 
-class Several:
+class Several:  # pragma: no cover - gpu
     """Several weights that were normalized together: :class:`util.normalization.power_iteration.Several` on a GPU.
 
     Args:
