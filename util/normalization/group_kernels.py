@@ -10,6 +10,7 @@ it, and a small one of vectors. Gradients lie anywhere, so that their addresses 
 """
 import functools
 import itertools
+import typing
 
 import numpy as np
 from chainer import backend
@@ -111,28 +112,46 @@ def get_kernel(name, dtype):  # pragma: no cover - gpu
     return _compiled[key]
 
 
+class Plan(typing.NamedTuple):
+    """Where the parts of all layers lie, and how many blocks each kernel has."""
+
+    table: np.ndarray   # (layers + 1,), _LAYER, without addresses; the last row is behind them
+    weights: list       # a slice of a buffer of weights for each layer
+    vectors: list       # and of the buffer of vectors: for v, u, the u from before, and sigma
+    n_weights: int      # the lengths of these buffers, and of that of partial sums
+    n_vectors: int
+    n_partial: int
+    blocks: dict        # by the names of the kernels
+
+
 @functools.lru_cache(maxsize=64)
 def plan(layers):
-    """Where the parts of all layers lie, and which blocks are theirs.
+    """Lay out the parts of some layers.
 
     Args:
         layers (tuple of tuple): Shape of a weight, and its axis that counts outputs, of each layer.
 
     Returns:
-        tuple: The table (NumPy structured array, a row a layer and one behind them) without addresses, and the lengths
-        of the buffers of weights, of vectors and of partial sums (int).
+        Plan
 
     """
-    table, kinds = np.zeros(len(layers) + 1, _LAYER), list(KERNEL_NAMES.values())
+    table, weights, vectors = np.zeros(len(layers) + 1, _LAYER), [], []
     for row, following, (shape, axis) in zip(table[:-1], table[1:], layers, strict=True):
         d_out, d_in, inner = kernels.layout(shape, axis)
-        blocks = [kernels.grids(d_out, d_in)[kind][0] for kind in kinds]
+        grids = kernels.grids(d_out, d_in)
         row['d_out'], row['d_in'], row['inner'] = d_out, d_in, inner
         following['weight'] = row['weight'] + -(-d_out * d_in // _ALIGNED) * _ALIGNED
         following['vectors'] = row['vectors'] + 2 * d_in + 3 * d_out + 1
-        following['partial'] = row['partial'] + blocks[kinds.index('sn_dot')]
-        following['first'][:len(kinds)] = row['first'][:len(kinds)] + blocks
-    return table, *(int(table[-1][name]) for name in ('weight', 'vectors', 'partial'))
+        following['partial'] = row['partial'] + grids['sn_dot'][0]
+        following['first'] = row['first']
+        following['first'][:len(KERNEL_NAMES)] += [grids[kind][0] for kind in KERNEL_NAMES.values()]
+        weights.append(slice(int(row['weight']), int(row['weight']) + d_out * d_in))
+        bounds = itertools.accumulate((int(row['vectors']) + d_in, d_in, d_out, d_out, d_out, 1))
+        v, _, *others = itertools.starmap(slice, itertools.pairwise(bounds))
+        vectors.append((v, *others))
+    lengths = (int(table[-1][name]) for name in ('weight', 'vectors', 'partial'))
+    return Plan(table, weights, vectors, *lengths,
+                dict(zip(KERNEL_NAMES, table[-1]['first'].tolist(), strict=False)))
 
 
 def _address(array):  # pragma: no cover - gpu
@@ -146,7 +165,7 @@ def _send(array):  # pragma: no cover - gpu
 @functools.lru_cache(maxsize=64)
 def _table(layers, addresses):  # pragma: no cover - gpu
     """:func:`plan`'s table with the addresses of weights and stored vectors, uint8, on the current device."""
-    table = plan(layers)[0].copy()
+    table = plan(layers).table.copy()
     for row, (W, stored) in zip(table[:-1], addresses, strict=True):
         row['W'], row['stored'] = W, stored
     return _send(table.view('u1'))
@@ -167,20 +186,19 @@ class Several:  # pragma: no cover - gpu
 
     def __init__(self, Ws, us, axes, n_power_iteration, eps, factor, move):
         self._xp, self._dtype, self._factor = backend.get_array_module(*Ws), Ws[0].dtype, factor
-        self._layers = tuple((W.shape, axis) for W, axis in zip(Ws, axes, strict=True))
-        self._rows, self._n_weights, n_vectors, self._n_partial = plan(self._layers)
-        self._Ws = tuple(Ws)  # they stay where the table says until the gradient is computed
-        self._table = _table(self._layers, tuple((_address(W), _address(u)) for W, u in zip(Ws, us, strict=True)))
+        layers = tuple((W.shape, axis) for W, axis in zip(Ws, axes, strict=True))
+        self._plan, self._Ws = plan(layers), tuple(Ws)  # they stay where the table says until there are gradients
+        self._table = _table(layers, tuple((_address(W), _address(u)) for W, u in zip(Ws, us, strict=True)))
         # Two buffers: whoever keeps a sigma does not keep the weights
-        W_bars, self._vectors = self._empty(self._n_weights), self._empty(n_vectors)
+        W_bars, self._vectors = self._empty(self._plan.n_weights), self._empty(self._plan.n_vectors)
         for i in range(n_power_iteration):
             self._launch('sn_columns_of_all', int(i > 0), eps, self._vectors)
             self._launch('sn_rows_of_all', eps, self._vectors)
         self._launch('sn_scale_of_all', eps, factor, int(move), W_bars, self._vectors)
         self.results, self.before = [], []
-        for row, W_bar in zip(self._rows[:-1], self._parts(W_bars), strict=True):
-            v, u, before, sigma = self._vectors_of(row)
-            self.results.append((W_bar, u, v, sigma))
+        for W_bar, parts in zip(self._parts(W_bars), self._plan.vectors, strict=True):
+            v, u, before, sigma = (self._vectors[part] for part in parts)
+            self.results.append((W_bar, u, v, sigma.reshape(())))
             self.before.append(before if move else None)
 
     def _empty(self, length):
@@ -188,22 +206,13 @@ class Several:  # pragma: no cover - gpu
 
     def _parts(self, buffer):
         """Of a buffer of weights, each layer's: a list of arrays of the weights' shapes."""
-        starts = self._rows['weight'][:-1].tolist()
-        return [buffer[start:start + W.size].reshape(W.shape) for start, W in zip(starts, self._Ws, strict=True)]
-
-    def _vectors_of(self, row):
-        """v, u, the u from before, and sigma, a 0-d array."""
-        d_out, d_in, start = (int(row[name]) for name in ('d_out', 'd_in', 'vectors'))
-        bounds = itertools.accumulate((start + d_in, d_in, d_out, d_out, d_out, 1))
-        v, _, u, before, sigma = (self._vectors[a:b] for a, b in itertools.pairwise(bounds))
-        return v, u, before, sigma.reshape(())
+        return [buffer[part].reshape(W.shape) for part, W in zip(self._plan.weights, self._Ws, strict=True)]
 
     def _launch(self, name, *args):
         """Launch a kernel on the current stream; Python's ints become int32 and floats the weights' dtype."""
-        blocks = int(self._rows[-1]['first'][list(KERNEL_NAMES).index(name)])
         scalars = {int: np.int32, float: self._dtype.type}
-        get_kernel(name, self._dtype)((blocks,), (_THREADS.get(name, 256),), tuple(
-            scalars.get(type(a), lambda x: x)(a) for a in (self._table, len(self._Ws), *args)))
+        args = [scalars[type(a)](a) if type(a) in scalars else a for a in (self._table, len(self._Ws), *args)]
+        get_kernel(name, self._dtype)((self._plan.blocks[name],), (_THREADS.get(name, 256),), tuple(args))
 
     def gradients(self, Ws, gs):
         """The gradients with respect to the weights, in two launches.
@@ -223,7 +232,7 @@ class Several:  # pragma: no cover - gpu
             return [None] * len(own)
         addresses = np.zeros((), _ADDRESSES)
         addresses['of'][:len(own)] = [_address(g) if mine else 0 for g, mine in zip(gs, own, strict=True)]
-        partial, gW = self._empty(self._n_partial), self._empty(self._n_weights)
+        partial, gW = self._empty(self._plan.n_partial), self._empty(self._plan.n_weights)
         self._launch('sn_dot_of_all', addresses, partial)
         self._launch('sn_gradient_of_all', addresses, self._vectors, partial, self._factor, gW)
         return [part if mine else None for part, mine in zip(self._parts(gW), own, strict=True)]

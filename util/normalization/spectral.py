@@ -38,6 +38,8 @@ class SpectralNormalization(WeightHook):
 
     A weight of zeros has no direction: its W_bar is NaN.
 
+    The layers of a network can be normalized all at once, with the same results: see ``together.py``.
+
     Args:
         n_power_iteration (int): Rounds of the power method a call. The paper finds that one is enough.
         eps (float): Added to the length of a vector that is normalized; the authors' value.
@@ -171,7 +173,7 @@ class SpectralNormalization(WeightHook):
         if not weight.is_initialized or vector is None or getattr(link, self._ready_name) is not None:
             return False
         xp, axis = link.xp, output_axis(link)
-        return (xp in (np, chainer.backends.cuda.cupy) and vector.shape == weight.shape[axis:axis + 1]
+        return (xp in (np, chainer.backends.cuda.cupy) and weight.size and vector.shape == weight.shape[axis:axis + 1]
                 and all(backend.get_array_module(array) is xp for array in (weight.array, vector))
                 and vector.dtype == power_iteration.working_dtype(weight.dtype))
 
