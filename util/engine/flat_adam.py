@@ -7,6 +7,7 @@ which are parts of the buffers; hooks of the optimizer, serialization and ``clea
 How many updates a parameter has had, and alpha, are also on the device, and the kernel reads and counts there: an
 update that a CUDA graph has recorded stays right when it is repeated (see :meth:`FlatAdam.before_replay`).
 """
+import collections
 import functools
 
 import chainer
@@ -92,7 +93,8 @@ class FlatAdam(adam.Adam):
     parameters of other types, and those whose rules have hyperparameters of their own, or hooks that come after the
     update, are updated one by one, as Chainer does it. On the CPU all arrays are parts of the buffers, too, and
     Chainer's rule computes (or the engine's, see ``switch.py``). The first update puts parameters and moments into the
-    buffers, and a later one does so again where somebody has given a parameter another array.
+    buffers, and a later one does so again where somebody has given a parameter another array. Then it has a new array,
+    as after ``to_device``: a link of another network that is to share it must be copied afterwards.
     """
 
     def __init__(self, *args, **kwargs):
@@ -124,8 +126,12 @@ class FlatAdam(adam.Adam):
     def _update_all(self, members):
         """Update parameters, given with their rules."""
         by_device, flats = {}, {}
+        users = collections.Counter(id(param.array) for _, param in members)
         for rule, param in members:
-            by_device.setdefault(param.device, []).append((rule, param))
+            if users[id(param.array)] > 1:  # links that share an array update it one after the other
+                adam.AdamRule.update_core(rule, param)
+            else:
+                by_device.setdefault(param.device, []).append((rule, param))
         for device, members in by_device.items():
             for i in range(0, len(members), MOST):
                 with chainer.using_device(device):

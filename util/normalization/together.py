@@ -13,8 +13,9 @@ The results are those of the hooks by themselves, whatever ``forward`` does: eac
 is ready for it, and makes its own where there is none any more (the second call of a layer), or where something has
 changed in between (another mode, another array in the weight's place). At the end, and when ``forward`` raises, each
 vector u that moved for a call that has not come moves back. The one thing that ``forward`` must not do is to change the
-numbers in a weight before it calls the layer.
+numbers in a weight, or in a u, before it calls the layer.
 """
+import collections
 import contextlib
 import functools
 
@@ -58,15 +59,16 @@ def together(network):
 
 def _groups(network):
     """Layers that can be normalized with one launch: a list of hooks and links, by what they have in common."""
-    groups, seen = {}, set()
-    for link in network.links():
-        if id(link) not in seen:  # one layer may have several names
-            seen.add(id(link))
-            for hook in link.local_link_hooks.values():
-                if isinstance(hook, SpectralNormalization) and hook.can_be_ready(link):
-                    key = (link.device, getattr(link, hook.weight_name).dtype, hook.n_power_iteration, hook.eps,
-                           hook.factor)
-                    groups.setdefault(key, []).append((hook, link))
+    links = {id(link): link for link in network.links()}  # one may have several names
+    members = [(hook, link) for link in links.values() for hook in link.local_link_hooks.values()
+               if isinstance(hook, SpectralNormalization) and hook.can_be_ready(link)]
+    # A link and a copy of it that shares its u move that one after the other
+    users, groups = collections.Counter(id(getattr(link, hook.vector_name)) for hook, link in members), {}
+    for hook, link in members:
+        if users[id(getattr(link, hook.vector_name))] == 1:
+            dtype = getattr(link, hook.weight_name).dtype
+            key = link.device, dtype, hook.n_power_iteration, hook.eps, hook.factor
+            groups.setdefault(key, []).append((hook, link))
     return groups
 
 

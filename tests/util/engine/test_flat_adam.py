@@ -247,6 +247,25 @@ def test_a_network_that_gets_its_weights_from_the_first_input():
     are_parts(results[1], 'Wb')
 
 
+@pytest.mark.parametrize('when', [0, 2])
+def test_links_that_share_their_arrays(when):
+    results = []
+    for kind in (chainer.optimizers.Adam, FlatAdam):
+        chain = chainer.Chain(first=Weights(), other=Weights())
+        optimizer = kind(3e-3, 0.5, 0.9).setup(chain)
+        for step in range(4):
+            if step == when:
+                with chain.init_scope():
+                    chain.second = chain.first.copy('share')
+                optimizer.setup(chain)
+            for i, link in enumerate(chain.children()):
+                give_gradients(link, 10 * step + i)
+            optimizer.update()
+        assert chain.first.W.array is chain.second.W.array
+        results.append(optimizer)
+    assert_same(*results)
+
+
 def test_more_parameters_than_one_launch_takes(monkeypatch):
     monkeypatch.setattr(flat_adam, 'MOST', 2)
     optimizer = assert_both(lambda optimizer, step: None)

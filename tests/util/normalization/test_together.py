@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from tests.tiny import state
-from util.normalization import group_kernels, power_iteration
+from util.normalization import power_iteration
 from util.normalization import together as module
 from util.normalization.bidirectional import BidirectionalSpectralNormalization
 from util.normalization.spectral import SpectralNormalization
@@ -313,6 +313,20 @@ def test_layers_of_the_same_recipe_are_together(groups):
     everything(network)
 
 
+@pytest.mark.parametrize('calls', ['acb', 'bca', 'b'])
+def test_layers_that_share_a_vector_move_it_one_after_the_other(groups, calls):
+    networks = pair()
+    for network in networks:
+        del network.b
+        with network.init_scope():
+            network.b = network.a.copy('share')
+        assert network.b.W_u is network.a.W_u
+    losses = [network(REAL, calls).array for network in networks]
+    assert losses[0] == losses[1]
+    assert_same(*map(everything, networks))
+    assert groups == [1]
+
+
 def test_more_layers_than_one_launch_takes(groups, monkeypatch):
     monkeypatch.setattr(power_iteration, 'MOST', 2)
     assert_both(lambda network: [network(REAL).array])
@@ -374,27 +388,3 @@ def test_iterations_have_the_bits_of_layers_by_themselves(groups, rtol, monkeypa
 def test_snapshots_have_the_layout_of_layers_by_themselves():
     one, other = (state(network) for network in pair())
     assert list(one) == list(other)
-
-
-# Where the parts lie
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.integers(0, 1)), min_size=1,
-                max_size=6))
-def test_parts_of_layers_do_not_overlap(layers):
-    layers = tuple((tuple(shape), axis) for shape, axis in layers)
-    plan = group_kernels.plan(layers)
-    for i, (row, following, (shape, axis)) in enumerate(zip(plan.table[:-1], plan.table[1:], layers, strict=True)):
-        size = np.prod(shape)
-        assert (row['d_out'], row['d_out'] * row['d_in']) == (shape[axis], size)
-        assert row['weight'] % 64 == 0 and size <= following['weight'] - row['weight'] < size + 64
-        assert following['vectors'] - row['vectors'] == 3 * row['d_out'] + 2 * row['d_in'] + 1
-        assert (following['first'][:5] > row['first'][:5]).all()
-        assert following['partial'] - row['partial'] == following['first'][3] - row['first'][3]
-        assert plan.weights[i] == slice(row['weight'], row['weight'] + size)
-        sizes = [part.stop - part.start for part in plan.vectors[i]]
-        assert sizes == [row['d_in'], row['d_out'], row['d_out'], 1]
-        assert plan.vectors[i][0].start == row['vectors'] + row['d_in']
-        assert plan.vectors[i][-1].stop == following['vectors']
-    assert plan[3:6] == tuple(plan.table[-1][key] for key in ('weight', 'vectors', 'partial'))
-    assert list(plan.blocks.values()) == plan.table[-1]['first'][:5].tolist()
