@@ -146,9 +146,9 @@ $(RUNS): $(installed)
 settings: $(installed)
 	$(call sweep-over,$(SETTINGS_RUNS))
 
-##   methods          all methods, in one setting (SETTING=). In the quick profile 500 generator updates each
+##   methods          all methods, in one setting (SETTING=). In the quick profile 1,000 generator updates each
 methods: $(installed)
-	$(call sweep-over,$(METHODS_RUNS),$(if $(quick),$(if $(strip $(ITERATIONS)),,ITERATIONS=500 $(call quote,TAG=$(or $(TAG),500)))))
+	$(call sweep-over,$(METHODS_RUNS),$(if $(quick),$(if $(strip $(ITERATIONS)),,ITERATIONS=1000 $(call quote,TAG=$(or $(TAG),1000)))))
 
 ##   grid             the paper's methods x settings A to F: its Figures 1 and 2. Others: GRID_METHODS="none sn"
 ##                    GRID_SETTINGS="default D"

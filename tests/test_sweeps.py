@@ -18,7 +18,7 @@ def test_a_new_method_has_its_target(tree):
 
 def test_values_reach_the_runs_of_a_sweep_as_they_are(tree):
     run = tree.runs('methods', 'TAG=a b', "DATA_DIR=it's", 'SET=a.b=1 c.d=2')[0]
-    assert run == ['--method', 'none', '--iterations', '500', '--data-dir', "it's", '--tag', 'a b',
+    assert run == ['--method', 'none', '--iterations', '1000', '--data-dir', "it's", '--tag', 'a b',
                    '--set', 'a.b=1', '--set', 'c.d=2']
 
 
@@ -33,7 +33,7 @@ def test_methods_are_all_rows_in_their_order(tree):
 
 
 def test_methods_are_shorter_in_the_quick_profile(tree):
-    short = ['--iterations', '500', '--tag', '500']
+    short = ['--iterations', '1000', '--tag', '1000']
     assert tree.runs('methods')[0] == ['--method', 'none', *short]
     assert tree.runs('methods', 'PROFILE=quick')[0][-4:] == short
     assert tree.runs('methods', 'ITERATIONS=9')[0] == ['--method', 'none', '--iterations', '9']

@@ -30,9 +30,9 @@ def test_quick_profile_scales_the_width():
 
 
 def test_quick_profile_gives_every_setting_the_same_number_of_discriminator_updates():
-    assert resolve(profile='quick').setting.name == 'quick' and resolve(profile='quick').profile.iterations == 1200
-    assert resolve(profile='quick', setting='A').profile.iterations == 240
-    assert resolve(profile='quick', overrides=['setting.n_dis=3']).profile.iterations == 400
+    assert resolve(profile='quick').setting.name == 'quick' and resolve(profile='quick').profile.iterations == 2400
+    assert resolve(profile='quick', setting='A').profile.iterations == 480
+    assert resolve(profile='quick', overrides=['setting.n_dis=3']).profile.iterations == 800
     assert resolve(profile='quick', setting='A', iterations=7).profile.iterations == 7
     assert resolve(profile='quick', setting='A', overrides=['profile.iterations=9']).profile.iterations == 9
     assert 'discriminator_updates' not in resolve(profile='quick').profile

@@ -17,6 +17,7 @@ from util import dataset, generate_inception_score, metrics
 from util.cli import run_command
 from util.config import resolve
 from util.device import get_device
+from util.engine.switch import using_engine
 from util.generate_fake_image import generate, load_generator
 from util.generate_inception_score import GenerateInceptionScore, make_run_scorer
 from util.rundir import Lock, RunDirectory
@@ -65,7 +66,8 @@ def test_the_scores_of_training_differ_from_each_other(finished):
 def test_a_row_is_what_the_parts_give_when_put_together_by_hand(finished, iteration, samples, splits):
     generator, _ = load_generator(RunDirectory(finished), iteration, get_device('cpu'))
     network = load_scorer('digits')
-    features, probabilities = network(generate(generator, samples, 3, iteration, 'z of score'))
+    with using_engine('auto'):  # as the run
+        features, probabilities = network(generate(generator, samples, 3, iteration, 'z of score'))
     real = dataset.load(resolve(dataset='digits').dataset, 'test')
     mean, std = metrics.inception_score(probabilities, splits)
     features, real_features = features[:19], network(real.images)[0]

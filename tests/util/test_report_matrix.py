@@ -67,11 +67,11 @@ def test_the_same_changes_stand_together_and_are_named(tmp_path):
 
 def test_settings_of_the_profile_s_length_stand_together(tmp_path):
     for method in ('none', 'sn'):
-        for setting, iterations in (('A', 240), ('B', 1200)):
+        for setting, iterations in (('A', 480), ('B', 2400)):
             make_run(tmp_path / (method + setting), method=method, setting=setting, iterations=None,
                      rows=[(iterations, 2.0)])
     (caption, lines), = matrices(tmp_path)
-    assert '240 to 1200 iterations' in caption and lines[0][1:] == ['A', 'B']
+    assert '480 to 2400 iterations' in caption and lines[0][1:] == ['A', 'B']
 
 
 def test_inception_scores_come_first_under_their_name(tmp_path):
