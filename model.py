@@ -15,6 +15,7 @@ import chainer.links as L
 from util.blocks import ClassEmbedding, ConditionalBatchNormalization, ResBlock, glorot, normalize
 from util.files import UserError
 from util.normalization import Normalization
+from util.normalization.together import normalized_together
 
 
 class CNNGenerator(chainer.Chain):
@@ -105,6 +106,7 @@ class CNNDiscriminator(chainer.Chain):
                 setattr(self, 'norm%d' % (i + 1), normalization.features(channels[i + 1]) if i else None)
             self.dense = normalization.weight(L.Linear((size // 8) ** 2 * channels[-1], 1, initialW=w))
 
+    @normalized_together
     def forward(self, x, y=None):
         """Turn pictures (N, 3, size, size) float32 in [-1, 1] into logits (N, 1); D(x) is their sigmoid. ``y`` must be
         ``None``.
@@ -213,6 +215,7 @@ class ResNetDiscriminator(chainer.Chain):
                 dim = channels[-1] if conditional == 'projection' else dim_embed
                 self.embed = norm.weight(ClassEmbedding(n_classes, dim, initialW=glorot(rng)))
 
+    @normalized_together
     def forward(self, x, y=None):
         """Turn pictures (N, 3, size, size) float32 in [-1, 1], with classes y (N,) int32 if there are classes, into
         logits (N, 1).

@@ -12,6 +12,7 @@ from chainer.training import extensions
 import model
 from util import dataset, loss, normalization, snapshot
 from util.device import kind
+from util.engine.flat_adam import FlatAdam
 from util.engine.switch import current
 from util.environment import check_data, now, write_environment
 from util.files import UserError, atomic_write
@@ -72,16 +73,21 @@ def build(config, device, images, labels=None, networks=None):
     if method.loss not in loss.LOSSES:
         raise UserError('method.loss must be one of {}, not {!r}'.format(', '.join(loss.LOSSES), method.loss))
     generator, discriminator, normalizing = networks or build_networks(config)
-    optimizers = {}
+    optimizers, Adam = {}, optimizer_for(device)
     for name, network in (('gen', generator), ('dis', discriminator)):
         network.to_device(device)
-        optimizers[name] = chainer.optimizers.Adam(setting.alpha, setting.beta1, setting.beta2).setup(network)
+        optimizers[name] = Adam(setting.alpha, setting.beta1, setting.beta2).setup(network)
     normalizing.constrain(discriminator)  # the first weights, too
     iterator = dataset.BatchIterator(images, profile.batchsize, config.seed, device,
                                      labels if discriminator.n_classes else None)
     updater = GANUpdater(iterator, optimizers, loss.LOSSES[method.loss], setting.n_dis, profile.batchsize, config.seed,
                          normalizing, method.gradient_penalty, setting.n_gen_ratio)
     return Parts(generator, discriminator, updater)
+
+
+def optimizer_for(device):
+    """The class of both optimizers: the same Adam everywhere, of one launch an update on a GPU."""
+    return FlatAdam if kind(device) == 'cuda' else chainer.optimizers.Adam
 
 
 def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print):

@@ -9,7 +9,8 @@ pytestmark = pytest.mark.kernels
 cupy = pytest.importorskip('cupy', reason='needs CuPy (make test-kernels installs it)')
 
 ARCHITECTURES = ('sm_80', 'sm_90')  # A100, H100 and H200
-MODULES = ('util.noise', 'util.normalization.kernels')  # each has KERNEL_SOURCES: name -> CUDA source
+# Each has KERNEL_SOURCES: name -> CUDA source
+MODULES = ('util.noise', 'util.normalization.kernels', 'util.normalization.group_kernels', 'util.engine.flat_adam')
 
 
 def collect():

@@ -4,7 +4,9 @@ import os
 import shutil
 import signal
 import sys
+import types
 
+import chainer
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from util import trainer, watch
 from util.cli import run_command
 from util.config import resolve
 from util.device import get_device
+from util.engine.flat_adam import FlatAdam
 from util.generate_inception_score import GenerateInceptionScore
 from util.npz import read_npz
 from util.rundir import RunDirectory
@@ -350,6 +353,11 @@ def test_all_initial_weights_are_a_function_of_the_seed():
                        for path, p in part.namedparams() if path.endswith('/W')})
     assert all((states[0][path] == states[1][path]).all() for path in states[0])
     assert all((states[0][path] != states[2][path]).any() for path in states[0])
+
+
+def test_a_gpu_has_an_optimizer_of_its_own():
+    assert trainer.optimizer_for(CPU) is chainer.optimizers.Adam
+    assert trainer.optimizer_for(types.SimpleNamespace(name='@cupy:0')) is FlatAdam
 
 
 def test_optimizers_have_the_settings_numbers():

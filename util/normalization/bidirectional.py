@@ -72,6 +72,9 @@ class BidirectionalSpectralNormalization(ScaledSpectralNormalization):
         if hasattr(link, self.second_vector_name):
             self._prepare_vector(link, self.second_vector_name, 1 - output_axis(link), 'inputs')
 
+    def can_be_ready(self, link):
+        return not hasattr(link, self.second_vector_name) and super().can_be_ready(link)
+
     def normalize_weight(self, link):
         weight, config = getattr(link, self.weight_name), chainer.config
         if not hasattr(link, self.second_vector_name):

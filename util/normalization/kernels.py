@@ -9,9 +9,10 @@ The kernels read the weight in its own layout. Element (o, c) of the d_out x d_i
 EmbedID), with ``inner = h * w`` a deconvolution's (d_in, d_out, h, w).
 
 Every launch is described by numbers that depend on the layer's shape alone (:func:`grids`), and each kernel's work is a
-device function of a block number. A kernel for all layers at once needs only a table of them and a search for the
-block's own.
+device function of a block number: ``group_kernels.py`` gives the same blocks of many layers to one launch.
 """
+import math
+
 import numpy as np
 from chainer import backend
 from chainer.backends import cuda
@@ -162,12 +163,10 @@ def usable(*arrays):
         isinstance(a, cuda.ndarray) and a.dtype == dtype and a.flags.c_contiguous and a.size < 2 ** 31 for a in arrays)
 
 
-def _layout(W, axis):  # pragma: no cover - gpu
+def layout(shape, axis):
     """(d_out, d_in, inner) of a weight whose outputs are its axis ``axis``; see the top of this module."""
-    d_out = W.shape[axis]
-    d_in = W.size // d_out
-    inner = int(np.prod(W.shape[axis + 1:], dtype=np.int64))
-    return d_out, d_in, inner
+    d_out = shape[axis]
+    return d_out, math.prod(shape) // d_out, math.prod(shape[axis + 1:])
 
 
 def _power_of_two(n, low, high):
@@ -197,7 +196,7 @@ def _launch(name, grid, dtype, *args):  # pragma: no cover - gpu
 def normalize(W, u, n_power_iteration, eps, factor, axis, stored):  # pragma: no cover - gpu
     """:func:`util.normalization.power_iteration.normalize` in ``1 + 2 n_power_iteration`` launches."""
     xp = backend.get_array_module(W)
-    d_out, d_in, inner = _layout(W, axis)
+    d_out, d_in, inner = layout(W.shape, axis)
     grid, dtype = grids(d_out, d_in), W.dtype
     raw, v = xp.empty(d_in, dtype), xp.empty(d_in, dtype)
     t, new_u = xp.empty(d_out, dtype), xp.empty(d_out, dtype)
@@ -213,7 +212,7 @@ def normalize(W, u, n_power_iteration, eps, factor, axis, stored):  # pragma: no
 def gradient(W, g, u, v, sigma, factor, axis):  # pragma: no cover - gpu
     """:func:`util.normalization.power_iteration.gradient` in two launches."""
     xp = backend.get_array_module(W)
-    d_out, d_in, inner = _layout(W, axis)
+    d_out, d_in, inner = layout(W.shape, axis)
     grid, dtype = grids(d_out, d_in), W.dtype
     n_partial = grid['sn_dot'][0]
     partial, gW = xp.empty(n_partial, dtype), xp.empty(W.shape, dtype)

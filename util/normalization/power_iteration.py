@@ -6,7 +6,9 @@
 import numpy as np
 from chainer import backend
 
-from util.normalization import kernels
+from util.normalization import group_kernels, kernels
+
+MOST = group_kernels.MOST  # weights that :func:`normalize_several` takes
 
 
 def working_dtype(dtype):
@@ -117,3 +119,44 @@ def gradient(W, g, u, v, sigma, factor=1.0, axis=0):
     projection = xp.vdot(g_matrix, as_matrix(W, axis).astype(u.dtype, copy=False)) / sigma
     gW = (g_matrix - xp.outer(u * projection, v)) * (u.dtype.type(factor) / sigma)
     return from_matrix(gW, W.shape, axis).astype(W.dtype, copy=False)
+
+
+class Several:
+    """Several weights that were normalized together: the reference, which does one after the other.
+
+    Args: As of :func:`normalize_several`.
+
+    Attributes:
+        results (list of tuple): W_bar, u, v and sigma of each weight, as :func:`normalize` returns them.
+        before (list): The u of each that was stored before, (d_out,), a new array; ``None`` if u did not move.
+        gradients (callable or None): Computes gradients together, see :meth:`group_kernels.Several.gradients`. ``None``
+            where that is no better than :func:`gradient` for each.
+
+    """
+
+    gradients = None
+
+    def __init__(self, Ws, us, axes, n_power_iteration, eps, factor, move):
+        self.before = [u.copy() if move else None for u in us]
+        self.results = [normalize(W, u, n_power_iteration, eps, factor, axis, u if move else None)
+                        for W, u, axis in zip(Ws, us, axes, strict=True)]
+
+
+def normalize_several(Ws, us, axes, n_power_iteration=1, eps=1e-12, factor=1.0, move=False):
+    """:func:`normalize` for several weights, with the same bits.
+
+    On the GPU, if all are C-contiguous and float32 or float64, it takes the three launches of one.
+
+    Args:
+        Ws (sequence of numpy.ndarray or cupy.ndarray): The weights, on one device, of one dtype; at most ``MOST``.
+        us (sequence of numpy.ndarray or cupy.ndarray): The stored u of each.
+        axes (sequence of int): The axis of each that counts outputs.
+        n_power_iteration (int), eps (float), factor (float): As of :func:`normalize`.
+        move (bool): Whether each new u takes the place of the stored one.
+
+    Returns:
+        Several: Or on the GPU what has the same attributes.
+
+    """
+    kind = group_kernels.Several if kernels.usable(*Ws, *us) else Several
+    return kind(Ws, us, axes, n_power_iteration, eps, factor, move)

@@ -38,6 +38,8 @@ class SpectralNormalization(WeightHook):
 
     A weight of zeros has no direction: its W_bar is NaN.
 
+    The layers of a network can be normalized all at once, with the same results: see ``together.py``.
+
     Args:
         n_power_iteration (int): Rounds of the power method a call. The paper finds that one is enough.
         eps (float): Added to the length of a vector that is normalized; the authors' value.
@@ -92,6 +94,7 @@ class SpectralNormalization(WeightHook):
         self.vector_name = weight_name + '_u'
         self.sigma_name = weight_name + '_sigma'
         self._latest_name = '_' + weight_name + '_latest'  # (u, v) of the latest call, for F.forget
+        self._ready_name = '_' + weight_name + '_ready'  # what util.normalization.together has made for the next call
         self.rng = rng
 
     def sigma(self, link):
@@ -111,6 +114,7 @@ class SpectralNormalization(WeightHook):
         link.add_persistent(self.vector_name, None)
         setattr(link, self.sigma_name, None)
         setattr(link, self._latest_name, None)
+        setattr(link, self._ready_name, None)
         weight = getattr(link, self.weight_name)
         if self.use_gamma:
             with link.init_scope():
@@ -120,7 +124,7 @@ class SpectralNormalization(WeightHook):
             self._prepare(link)
 
     def detach(self, link):
-        for name in (*self._names(link), self._latest_name):
+        for name in (*self._names(link), self._latest_name, self._ready_name):
             delattr(link, name)
 
     def _names(self, link):
@@ -138,21 +142,63 @@ class SpectralNormalization(WeightHook):
 
         """
         self._prepare(link)
+        with chainer.using_device(link.device):
+            normalized, latest, sigma = self._take_ready(link) or self._normalize(link)
+            if not chainer.config.in_recomputing:
+                setattr(link, self._latest_name, latest)
+                setattr(link, self.sigma_name, sigma)
+            return link.gamma * normalized if self.use_gamma else normalized
+
+    def _normalize(self, link):
+        """The weight without gamma, (u, v) and sigma."""
         weight, axis, config = getattr(link, self.weight_name), output_axis(link), chainer.config
         factor = 1.0 if self.factor is None else self.factor
         stored, latest, W_bar = getattr(link, self.vector_name), getattr(link, self._latest_name), None
-        with chainer.using_device(link.device):
-            if config.in_recomputing and latest is not None:
-                (u, v), sigma = latest, self.sigma(link)
-            else:
-                keep = config.train and not config.in_recomputing
-                W_bar, u, v, sigma = power_iteration.normalize(
-                    weight.array, stored, self.n_power_iteration, self.eps, factor, axis, stored if keep else None)
-            if not config.in_recomputing:
-                setattr(link, self._latest_name, (u, v))
-                setattr(link, self.sigma_name, sigma)
-            normalized, = _Normalize(u, v, sigma, factor, axis, W_bar).apply((weight,))
-            return link.gamma * normalized if self.use_gamma else normalized
+        if config.in_recomputing and latest is not None:
+            (u, v), sigma = latest, self.sigma(link)
+        else:
+            keep = config.train and not config.in_recomputing
+            W_bar, u, v, sigma = power_iteration.normalize(
+                weight.array, stored, self.n_power_iteration, self.eps, factor, axis, stored if keep else None)
+        return Normalize(u, v, sigma, factor, axis, W_bar).apply((weight,))[0], (u, v), sigma
+
+    def can_be_ready(self, link):
+        """Whether all that the next call of a link needs is there, and the call will take what is ready.
+
+        Args:
+            link (chainer.Link): A link that has this hook.
+
+        """
+        weight, vector = getattr(link, self.weight_name), getattr(link, self.vector_name)
+        if not weight.is_initialized or vector is None or getattr(link, self._ready_name) is not None:
+            return False
+        xp, axis = link.xp, output_axis(link)
+        return (xp in (np, chainer.backends.cuda.cupy) and weight.size and vector.shape == weight.shape[axis:axis + 1]
+                and all(backend.get_array_module(array) is xp for array in (weight.array, vector))
+                and vector.dtype == power_iteration.working_dtype(weight.dtype))
+
+    def set_ready(self, link, ready):
+        """Let the next call of a link take the weight that is made already (util.normalization.together.Ready)."""
+        setattr(link, self._ready_name, ready)
+
+    def discard_ready(self, link):
+        """Undo :meth:`set_ready`, unless a call has taken the weight."""
+        ready = link.__dict__.get(self._ready_name)
+        if ready is not None:
+            setattr(link, self._ready_name, None)
+            ready.undo()
+
+    def _take_ready(self, link):
+        """What :meth:`_normalize` would return, if it is ready and still right; else ``None``."""
+        ready = getattr(link, self._ready_name)
+        if ready is None or chainer.config.in_recomputing:
+            return None
+        if not ready.fits(getattr(link, self.weight_name), getattr(link, self.vector_name)):
+            self.discard_ready(link)
+            return None
+        setattr(link, self._ready_name, None)
+        *latest, sigma = ready.vectors
+        return ready.W_bar, tuple(latest), sigma
 
     def check(self, link):
         weight, kind = getattr(link, self.weight_name), type(link).__name__
@@ -207,10 +253,10 @@ def normalize(W, u, v, factor=1.0, axis=0):
         chainer.Variable: Like W.
 
     """
-    return _Normalize(u, v, None, factor, axis).apply((W,))[0]
+    return Normalize(u, v, None, factor, axis).apply((W,))[0]
 
 
-class _Normalize(chainer.FunctionNode):
+class Normalize(chainer.FunctionNode):
     """W -> factor W / sigma with sigma = u^T W v. sigma and the result are given if they are known already."""
 
     def __init__(self, u, v, sigma, factor, axis, W_bar=None):
@@ -229,11 +275,11 @@ class _Normalize(chainer.FunctionNode):
 
     def backward(self, indexes, grad_outputs):
         W, = self.get_retained_inputs()
-        return _NormalizeGrad(self.u, self.v, self.sigma, self.factor, self.axis).apply((W, grad_outputs[0]))
+        return NormalizeGradient(self.u, self.v, self.sigma, self.factor, self.axis).apply((W, grad_outputs[0]))
 
 
-class _NormalizeGrad(chainer.FunctionNode):
-    """W, g -> factor / sigma (g - (<g, W> / sigma) S) with S = u v^T, the gradient of :class:`_Normalize`."""
+class NormalizeGradient(chainer.FunctionNode):
+    """W, g -> factor / sigma (g - (<g, W> / sigma) S) with S = u v^T, the gradient of :class:`Normalize`."""
 
     def __init__(self, u, v, sigma, factor, axis):
         super().__init__()
