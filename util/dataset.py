@@ -23,6 +23,25 @@ _NEED_A_FOLDER = {'folder': folder.DATA_DIR, 'imagenet': imagenet.DATA_DIR}
 _RELEASE = 1 << 26  # bytes of pictures taken from a mapped file, after which its memory is given back
 
 
+# Gathers, scales and dequantises: one thread, one block of the stream, eight numbers
+KERNEL_SOURCES = {'dequantised_batch': noise.PHILOX_SOURCE + r'''
+extern "C" __global__
+void dequantised_batch(const unsigned char* images, const long long* indices, long long size, long long n, float* batch,
+                       Stream stream) {
+    const long long step = (long long)gridDim.x * blockDim.x;
+    for (long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x; 8 * block < n; block += step) {
+        word words[4];
+        philox(stream, block, words);
+        for (int i = 0; i < 8 && 8 * block + i < n; ++i) {
+            const long long j = 8 * block + i;
+            const float level = (float)images[indices[j / size] * size + j % size] + uniform(words, i);
+            batch[j] = fminf(level, BELOW_256) * 0.0078125f - 1.0f;
+        }
+    }
+}
+'''.replace('BELOW_256', '{!r}f'.format(_BELOW_256))}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
     """A set of pictures and what it exactly is.
@@ -156,6 +175,31 @@ def to_float(images, uniform):
     return out
 
 
+def dequantised_batch(cupy, images, indices, seed, number):  # pragma: no cover - gpu
+    """Pictures of a batch as :func:`to_float` makes them, with its stream's noise, by one launch.
+
+    Args:
+        cupy: The module.
+        images (cupy.ndarray): uint8, (N, ...), C-contiguous.
+        indices (cupy.ndarray): int64, (B,).
+        seed, number (int): The run's seed, and the batch's number.
+
+    Returns:
+        cupy.ndarray: float32, (B, ...).
+
+    """
+    batch = cupy.empty((len(indices), *images.shape[1:]), np.float32)
+    size = images.size // len(images)
+    _batch_kernel()((noise.blocks(-(-batch.size // 8)),), (128,), (
+        images, indices, np.int64(size), np.int64(batch.size), batch, noise.stream(seed, number, 'dequantisation')))
+    return batch
+
+
+@functools.cache
+def _batch_kernel():  # pragma: no cover - gpu
+    return cuda.cupy.RawKernel(KERNEL_SOURCES['dequantised_batch'], 'dequantised_batch')
+
+
 def to_uint8(x):
     """Turn a generator's pictures into uint8: clip(127.5 x + 127.5, 0, 255), truncated, as the authors' code does.
 
@@ -217,10 +261,12 @@ class BatchIterator(chainer.dataset.Iterator):
         xp, number = self._device.xp, self._drawn
         with chainer.using_device(self._device):
             indices = self._indices(number)
-            images = gather(self._images, indices) if self._mapped else self._images[indices]
-            images = self._device.send(images)
-            uniform = noise.uniform(xp, images.shape, self._seed, number, 'dequantisation')
-            batch = to_float(images, uniform)
+            if self._mapped or xp is np:
+                images = self._device.send(gather(self._images, indices) if self._mapped else self._images[indices])
+                uniform = noise.uniform(xp, images.shape, self._seed, number, 'dequantisation')
+                batch = to_float(images, uniform)
+            else:  # pragma: no cover - gpu
+                batch = dequantised_batch(xp, self._images, indices, self._seed, number)
             if self._labels is not None:
                 batch = batch, self._device.send(self._labels[indices])
         if self._mapped:

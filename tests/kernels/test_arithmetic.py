@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.emulation import Kernel
-from util import noise
+from util import dataset, noise
 from util.normalization import kernels, power_iteration
 
 pytestmark = [
@@ -90,14 +90,45 @@ def test_gradient(on_cpu, shape, axis, dtype, rtol):
     np.testing.assert_allclose(results[0], right, rtol=0, atol=rtol * scale)
 
 
-def test_noise(tmp_path, monkeypatch):
-    kernel = Kernel(tmp_path, noise._KERNEL_SOURCE, 'philox_4x64')
-    monkeypatch.setattr(noise, '_kernel', lambda: kernel)
+STREAMS = (0, 0, 'z', 0), (2 ** 63 + 5, 10 ** 12, 'data', 2 ** 40)
+
+
+@pytest.fixture
+def noise_on_cpu(tmp_path, monkeypatch):
+    kernels = {name: Kernel(tmp_path, noise.KERNEL_SOURCES['noise'], name)
+               for name in ('philox_bits', 'philox_uniform', 'philox_normal')}
+    monkeypatch.setattr(noise, '_kernel', kernels.__getitem__)
+    monkeypatch.setattr(noise, 'blocks', lambda n: min(3, -(-n // 128)))  # so that threads have more than one piece
+    return kernels
+
+
+@pytest.mark.parametrize('of_stream', STREAMS)
+def test_noise(noise_on_cpu, of_stream):
     arrays = types.SimpleNamespace(empty=np.zeros)
-    for n in (0, 1, 3, 4, 1003):
-        for stream in ((0, 0, 'z', 0), (2 ** 63 + 5, 10 ** 12, 'data', 2 ** 40)):
-            np.testing.assert_array_equal(noise.bits(arrays, n, *stream), noise.bits(np, n, *stream))
-    assert kernel.calls == 8
+    for n in (0, 1, 3, 4, 7, 8, 9, 1003, 4001):
+        for draw in noise.bits, noise.uniform, noise.normal:
+            shape = n if draw is noise.bits else (n,)
+            here, there = draw(arrays, shape, *of_stream), draw(np, shape, *of_stream)
+            assert here.dtype == there.dtype and here.shape == there.shape
+            if draw is noise.normal:  # other libraries' logarithm and cosine, in float64
+                np.testing.assert_allclose(here, there, rtol=2e-7, atol=1e-12)
+            else:
+                np.testing.assert_array_equal(here, there)
+    assert [kernel.calls for kernel in noise_on_cpu.values()] == [8, 8, 8]  # one launch each, none for nothing
+
+
+@pytest.mark.parametrize('shape, batch', [((5, 3, 4, 4), [4, 0, 4]), ((7, 3, 5, 3), [6]), ((2, 3, 32, 32), [1, 0, 1])])
+def test_a_batch_is_the_cpus(tmp_path, monkeypatch, shape, batch):
+    kernel = Kernel(tmp_path, dataset.KERNEL_SOURCES['dequantised_batch'], 'dequantised_batch')
+    monkeypatch.setattr(dataset, '_batch_kernel', lambda: kernel)
+    monkeypatch.setattr(noise, 'blocks', lambda n: min(2, -(-n // 128)))
+    images = np.random.RandomState(0).randint(0, 256, shape).astype('u1')
+    images[:, 0] = 255
+    indices = np.array(batch, 'i8')
+    here = dataset.dequantised_batch(types.SimpleNamespace(empty=np.zeros), images, indices, 3, 10 ** 6)
+    uniform = noise.uniform(np, (len(batch), *shape[1:]), 3, 10 ** 6, 'dequantisation')
+    np.testing.assert_array_equal(here, dataset.to_float(images[indices], uniform))
+    assert kernel.calls == 1
 
 
 def test_emulation_sees_a_missing_barrier(tmp_path):

@@ -10,15 +10,15 @@ cupy = pytest.importorskip('cupy', reason='needs CuPy (make test-kernels install
 
 ARCHITECTURES = ('sm_80', 'sm_90')  # A100, H100 and H200
 # Each has KERNEL_SOURCES: name -> CUDA source
-MODULES = ('util.noise', 'util.normalization.kernels', 'util.normalization.group_kernels', 'util.engine.flat_adam')
+MODULES = ('util.noise', 'util.dataset', 'util.normalization.kernels', 'util.normalization.group_kernels',
+           'util.engine.flat_adam')
 
 
 def collect():
     found = {}
     for name in MODULES:
         module = importlib.import_module(name)
-        named = getattr(module, 'KERNEL_SOURCES', None) or {'philox': module._KERNEL_SOURCE}
-        found.update({name.rpartition('.')[2] + ':' + key: source for key, source in named.items()})
+        found.update({name.rpartition('.')[2] + ':' + key: source for key, source in module.KERNEL_SOURCES.items()})
     return found
 
 
