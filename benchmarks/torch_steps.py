@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks import cases, torch_networks
+from util.engine.memory import keep_memory
 from util.engine.threads import n_threads
 
 _BELOW_256 = 255.99998474121094  # the float32 before 256
@@ -59,9 +60,11 @@ class Variant(typing.NamedTuple):
 
     channels_last: bool = True  # the memory format, instead of NCHW
     fused: bool = True  # Adam in one pass over the numbers
+    kept: bool = False  # malloc keeps what is freed, as the engines of this project let it; PyTorch leaves it as it is
 
 
-VARIANTS = {'pytorch': Variant(), 'pytorch-nchw': Variant(channels_last=False), 'pytorch-unfused': Variant(fused=False)}
+VARIANTS = {'pytorch': Variant(), 'pytorch-nchw': Variant(channels_last=False), 'pytorch-unfused': Variant(fused=False),
+            'pytorch-kept': Variant(kept=True)}
 
 
 class Steps:
@@ -144,5 +147,7 @@ def make_steps(engine, config):
     """
     torch.set_num_threads(n_threads())
     torch.manual_seed(0)
+    if VARIANTS[engine].kept:
+        keep_memory()
     steps = Steps(config, cases.random_images(config), VARIANTS[engine])
     return {'D': steps.update_discriminator, 'G': steps.update_generator}
