@@ -5,6 +5,9 @@ from setuptools import find_packages, setup
 # ``ctk``, spelled out because CuPy 13 has no such extra
 TOOLKIT = 'cuda-toolkit[cublas,cudart,cufft,curand,cusolver,cusparse,nvrtc]'
 
+# cuDNN's graph API for Python, 3 MB; later releases bring a compiler
+CUDNN_FRONTEND = 'nvidia-cudnn-frontend>=1.14,<1.23'
+
 # Intel's oneDNN 3.2, its last release as a package. It wants libgomp.so.1 of the system
 ONEDNN = 'onednn-cpu-gomp>=2023.2,<2024; platform_machine == "x86_64" and sys_platform == "linux"'
 
@@ -28,8 +31,8 @@ setup(
     ],
     extras_require={
         # CuPy 13.6 is the last that takes NumPy 1.26, CuPy 14 the first that needs NumPy 2
-        'cuda12': ['cupy-cuda12x>=13.6,<15', TOOLKIT + '==12.*'],
-        'cuda13': ['cupy-cuda13x>=13.6,<15', TOOLKIT + '==13.*'],
+        'cuda12': ['cupy-cuda12x>=13.6,<15', TOOLKIT + '==12.*', 'nvidia-cudnn-cu12>=9.8,<10', CUDNN_FRONTEND],
+        'cuda13': ['cupy-cuda13x>=13.6,<15', TOOLKIT + '==13.*', 'nvidia-cudnn-cu13>=9.8,<10', CUDNN_FRONTEND],
         # enough to compile the CUDA kernels where no GPU is
         'kernels': ['cupy-cuda12x>=13.6,<15', 'nvidia-cuda-nvrtc-cu12', 'nvidia-cuda-runtime-cu12'],
         # training on a CPU in two thirds of the time, 39 MB

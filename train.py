@@ -80,7 +80,7 @@ def main(argv=None):
     directory = rundir.RunDirectory(args.out or rundir.default_path(resolved, args.tag))
     print('Run: {}'.format(os.path.relpath(directory.path)), flush=True)
     # A run goes on with the engine that it has, so that it ends with the same bits
-    with using_engine(args.engine, last_engine(directory), device):
+    with using_engine(args.engine, last_engine(directory), device, say):
         return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
 
 

@@ -23,7 +23,7 @@ def write_environment(directory, device, pictures, start, say, engine=None):
         pictures (Pictures): What it is trained on.
         start (int): The iteration that this session goes on from; from 0, earlier sessions are forgotten.
         say (callable): Gets a line when something differs from the session before that can change the last bits.
-        engine (str or None): What computes on the CPU, see ``util/engine/switch.py``.
+        engine (str or None): What computes, see ``util/engine/switch.py``.
 
     Raises:
         UserError: The file cannot be written, or the one of an earlier session is damaged.
@@ -57,7 +57,7 @@ def read_environment(directory):
 
 
 def last_engine(directory):
-    """What computed on the CPU in a run's last session; ``None`` where that is not recorded, or there was none."""
+    """What computed in a run's last session; ``None`` where that is not recorded, or there was none."""
     return (read_environment(directory).get('sessions') or [{}])[-1].get('engine')
 
 

@@ -159,7 +159,7 @@ def main(argv=None):
     generator, iteration = load_generator(directory, args.iteration, device)
     seed = directory.load_config().seed if args.seed is None else args.seed
     out = args.out or directory.file('images/samples_iter_%06d.png' % iteration)
-    with using_engine(args.engine, last_engine(directory), device):
+    with using_engine(args.engine, last_engine(directory), device, print):
         images = generate(generator, args.rows * args.columns, seed,
                           classes=grid_classes(generator, args.rows, args.columns))
     save_png(out, grid(images, args.rows, args.columns))

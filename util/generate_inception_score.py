@@ -147,7 +147,7 @@ def main(argv=None):
     pictures = dataset.load(config.dataset, split=config.dataset.split, data_dir=args.data_dir)
     check_data(directory, pictures)
     run_scorer = make_run_scorer(scorer, config, pictures, args.data_dir, protocol)
-    with Lock(directory), using_engine(args.engine, last_engine(directory), device):
+    with Lock(directory), using_engine(args.engine, last_engine(directory), device, print):
         table = ScoreTable(directory.file('scores.csv'))
         for iteration in tqdm(iterations, desc='snapshots', unit='snapshot', disable=None):
             generator, _ = load_generator(directory, iteration, device)

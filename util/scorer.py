@@ -14,6 +14,7 @@ from util import metrics
 from util.classifier import load_classifier
 from util.config import INCEPTION_MODEL
 from util.device import kind
+from util.engine.switch import full_precision
 from util.files import UserError
 from util.inception import convert, weights
 from util.inception.network import Inception
@@ -120,7 +121,8 @@ class ClassifierScorer:
 
     def __call__(self, images):
         """Look at pictures, uint8 (N, 3, H, W): features (N, D) and class probabilities (N, n_classes), float32."""
-        return self._classifier.classify(images)
+        with full_precision():
+            return self._classifier.classify(images)
 
 
 def load_scorer(name, device='@numpy'):

@@ -142,7 +142,7 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
             config.save(directory.config)
         if os.path.exists(directory.diverged):  # and --resume wants to try again
             os.unlink(directory.diverged)
-        write_environment(directory, device, pictures, start, say, current() if kind(device) == 'cpu' else None)
+        write_environment(directory, device, pictures, start, say, current())
         return run(trainer, directory, stop, 'the same command without --resume' if resume else 'the same command', say)
 
 

@@ -16,9 +16,25 @@ def channels_last(x):
     return x.ndim == 4 and x.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
-def empty(n, c, h, w, dtype='f'):
-    """A new array of shape (n, c, h, w) with channels last."""
-    return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+def empty(n, c, h, w, dtype='f', xp=np):
+    """A new array of shape (n, c, h, w) with channels last, of NumPy or of CuPy."""
+    return xp.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+
+
+def places(x):
+    """A view (N * H * W, C) of an array (N, C, H, W) with channels last."""
+    return x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def of_places(rows, shape):
+    """The other way: a view (N, C, H, W), of that shape, of contiguous numbers."""
+    n, c, h, w = shape
+    return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+
+
+def channels_last_copy(x):
+    """A copy of an array (N, C, H, W) with channels last."""
+    return x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
 
 
 def flat(x):

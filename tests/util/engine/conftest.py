@@ -21,11 +21,11 @@ def split_everything(monkeypatch):
     monkeypatch.setattr(threads, '_WORTH', 1e-9)
 
 
-@pytest.fixture(params=[name for name in ENGINES if name != 'stock'])
+@pytest.fixture(params=[name for name in ENGINES['cpu'] if name != 'stock'])
 def engine(request):
     """Each engine's name; skipped, with the reason, where it cannot be loaded."""
     try:
-        ENGINES[request.param]()
+        ENGINES['cpu'][request.param]()
     except UserError as error:
         pytest.skip(str(error))
     return request.param

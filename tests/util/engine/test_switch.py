@@ -23,7 +23,7 @@ def methods():
 
 @pytest.fixture(autouse=True)
 def before():
-    assert ENGINES[current()] is None  # other tests leave Chainer as it is
+    assert ENGINES['cpu'][current()] is None  # other tests leave Chainer as it is
     yield methods()
     uninstall()
 
