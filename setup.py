@@ -35,6 +35,8 @@ setup(
         'cuda13': ['cupy-cuda13x>=13.6,<15', TOOLKIT + '==13.*', 'nvidia-cudnn-cu13>=9.8,<10', CUDNN_FRONTEND],
         # enough to compile the CUDA kernels where no GPU is
         'kernels': ['cupy-cuda12x>=13.6,<15', 'nvidia-cuda-nvrtc-cu12', 'nvidia-cuda-runtime-cu12'],
+        # enough to have cuDNN plan what a GPU would compute, 2 GB
+        'plans': ['nvidia-cudnn-cu12>=9.8,<10', 'nvidia-cuda-nvrtc-cu12', CUDNN_FRONTEND],
         # training on a CPU in two thirds of the time, 39 MB
         'onednn': [ONEDNN],
         # what scores and speed are compared with: the TensorFlow originals as torch-fidelity reproduces them, PyTorch

@@ -258,6 +258,7 @@ class Plan:
 
     Attributes:
         adds_bias (bool): As given.
+        workspace (int): Bytes of memory that it needs while it runs.
 
     """
 
@@ -290,7 +291,7 @@ class Plan:
         graph.deselect_numeric_notes([getattr(frontend.numerical_note, note) for note in notes])
         graph.check_support()
         graph.build_plans(frontend.build_plan_policy.HEURISTICS_CHOICE)
-        self._workspace = graph.get_workspace_size()
+        self.workspace = graph.get_workspace_size()
 
     def run(self, xp, handle, arrays):
         """Queue the work.
@@ -301,7 +302,7 @@ class Plan:
             arrays (tuple of cupy.ndarray): The operands, and where the result goes.
 
         """
-        workspace = xp.empty(max(self._workspace, 1), np.uint8)
+        workspace = xp.empty(max(self.workspace, 1), np.uint8)
         pack = {tensor: _address(array) for tensor, array in zip(self._tensors, arrays, strict=True)}
         self._graph.execute(pack, _address(workspace), handle=handle)
 
