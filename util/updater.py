@@ -18,11 +18,27 @@ class DiscriminatorDraws(typing.NamedTuple):
     epsilon: typing.Any  # where the gradient penalty looks, (N, 1, 1, 1)
 
 
+def _copies(arrays):
+    return tuple(None if array is None else array.copy() for array in arrays)
+
+
 class Draws(typing.NamedTuple):
     """What is drawn for an iteration."""
 
     generator: tuple     # z and classes
     discriminator: list  # DiscriminatorDraws of each step
+
+    def copy(self):
+        """The same in new arrays."""
+        return Draws(_copies(self.generator), [DiscriminatorDraws(*_copies(step)) for step in self.discriminator])
+
+    def fill(self, other):
+        """Put others' numbers, of the same shapes, into these arrays."""
+        for mine, others in zip((self.generator, *self.discriminator), (other.generator, *other.discriminator),
+                                strict=True):
+            for array, new in zip(mine, others, strict=True):
+                if array is not None:
+                    array[...] = new
 
 
 class GANUpdater(chainer.training.updaters.StandardUpdater):
