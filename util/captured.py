@@ -65,7 +65,7 @@ class CapturedGANUpdater(GANUpdater):
 
     def _record(self, draws):
         """Record an iteration, and run it; or, where that is refused, have it and all others run as ever."""
-        inputs, before, self._reports = draws.copy(), self._counts(), []
+        inputs, before, self._reports, why = draws.copy(), self._counts(), [], None
         try:
             for optimizer in self._recordable():
                 optimizer.before_recording()
@@ -73,21 +73,22 @@ class CapturedGANUpdater(GANUpdater):
             if not self._arrays.in_place():
                 raise NotRecordable('an iteration replaces an array')
         except Exception as error:
-            self._give_up(error, before)
-            self.compute(draws)
-        else:
-            self._recorded = _Recorded(graph, inputs, self._reports)
+            why = '{}: {}'.format(type(error).__name__, error)  # and no more of it, which holds the device's memory
+        reports, self._reports = self._reports, None
+        if why is None:
+            self._recorded = _Recorded(graph, inputs, reports)
             graph.launch()
-        finally:
-            self._reports = None
+        else:
+            self._give_up(why, before)
+            self.compute(draws)
 
-    def _give_up(self, error, before):
+    def _give_up(self, why, before):
         self._arrays.put_back()  # nothing has been computed into new ones
         for optimizer, counts in before:
             optimizer.take_back(counts)
-        self._to_warm_up, self._arrays, self._reports = math.inf, None, None
+        self._to_warm_up, self._arrays = math.inf, None
         self._say('Iterations are not captured in a CUDA graph ({}). The run goes on without.'.format(
-            ' '.join('{}: {}'.format(type(error).__name__, error).split())))
+            ' '.join(why.split())))
 
     def _counts(self):
         return [(optimizer, optimizer.counts()) for optimizer in self.get_all_optimizers().values()

@@ -9,6 +9,7 @@ import pytest
 from tests.kernels.emulation import Kernel, Memory, address
 from util.engine import flat_adam
 from util.engine.flat_adam import FlatAdam
+from util.engine.graph import keeping
 
 pytestmark = [
     pytest.mark.kernels,
@@ -198,9 +199,11 @@ def test_a_graph_of_several_updates(memory, monkeypatch, updates):
         assert flat._updates.tolist() == [rule.t for rule, _ in flat._members] == len(SHAPES) * [eager.t]
         assert graphed.t == eager.t
     assert_close(graphed, eager)
-    for optimizer in (graphed, eager):
-        optimizer.update()
+    with keeping([]) as kept:
+        for optimizer in (graphed, eager):
+            optimizer.update()
     assert_close(graphed, eager)
+    assert flat in kept  # with its buffers, whose addresses the kernel has
 
 
 def test_a_recording_that_is_given_up_leaves_no_trace(memory, monkeypatch):

@@ -42,12 +42,12 @@ def keeping(kept):
     global _kept
     before, _kept = _kept, kept
     try:
-        yield
+        yield kept
     finally:
         _kept = before
 
 
-class Graph:  # pragma: no cover - gpu
+class Graph:
     """The work that a function does on the current device, recorded. While it is recorded, nothing runs.
 
     Args:
@@ -80,7 +80,7 @@ class Graph:  # pragma: no cover - gpu
         self._graph.launch()
 
 
-def _capture(stream, work):  # pragma: no cover - gpu
+def _capture(stream, work):
     stream.begin_capture()  # in CuPy's default mode, relaxed: allocating memory is allowed
     try:
         work()
@@ -91,7 +91,7 @@ def _capture(stream, work):  # pragma: no cover - gpu
     return stream.end_capture()
 
 
-def _allocate(size):  # pragma: no cover - gpu
+def _allocate(size):
     """Memory from CUDA, or MemoryError. After CUDA's own error a pool would give free memory back, which is in use."""
     cupy = cuda.cupy
     try:
@@ -101,7 +101,7 @@ def _allocate(size):  # pragma: no cover - gpu
 
 
 @contextlib.contextmanager
-def _no_copies_from_host(cupy):  # pragma: no cover - gpu
+def _no_copies_from_host(cupy):
     """Refuse them: CuPy makes them through pinned memory. Numbers that go with a launch are no copies."""
     def refuse(size):
         raise NotRecordable('it copies {} bytes from the host'.format(size))
