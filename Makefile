@@ -70,7 +70,7 @@ rows = $(method)$(setting)$(call flag,--profile,$(PROFILE))$(dataset)$(model)
 scoring = $(call flag,--protocol,$(or $(strip $(PROTOCOL)),$(default-protocol)))$(call flag,--scorer,$(SCORER))
 numbers = $(call flag,--iterations,$(or $(strip $(ITERATIONS)),$(default-iterations)))$(call flag,--seed,$(SEED))
 tag = $(if $(strip $(TAG)),$(strip $(TAG))$(if $(suffix),-))$(suffix)
-places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))
+places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--capture,$(CAPTURE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))
 keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
 train = .venv/bin/python train.py$(rows)$(scoring)$(numbers)$(places)$(if $(more), $(more))$(keys)
 # In a sweep, which says sweep=yes, a run that diverges (exit status 3) is a result like others
@@ -228,6 +228,7 @@ clean:
 ## Variables of runs, each a flag of train.py
 ##   PROFILE DATASET MODEL METHOD SETTING PROTOCOL   names of rows in configs/*.yml
 ##   ENGINE                                 what computes on a CPU: auto, stock, numpy or onednn ("make onednn")
+##   CAPTURE                                auto: on a GPU each iteration is one CUDA graph, if the engine allows it; or no
 ##   SCORER                                 what scores: inception, a classifier that "make scorer" made, or none
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
 ##   DATA_DIR OUT TAG                       folders: the data set's, the run's; TAG is added to the run's default name

@@ -37,6 +37,9 @@ def make_parser():
     run = parser.add_argument_group('how to run it')
     run.add_argument('--device', '-d', default=None, help='auto, cpu (or -1), or the number of a GPU (default: auto)')
     run.add_argument('--engine', default='auto', help=HELP)
+    run.add_argument('--capture', default='auto', choices=('auto', 'no'),
+                     help='on a GPU, have each iteration in one CUDA graph, where the engine can be captured (default: '
+                          'auto), or not (no)')
     run.add_argument('--gpu', '-g', default=None, help='deprecated: use --device')
     run.add_argument('--out', '-o', type=path,
                      help='directory of the run (default: results/runs/<dataset>-<model>-<method>-<setting>-s<seed>)')
@@ -81,7 +84,8 @@ def main(argv=None):
     print('Run: {}'.format(os.path.relpath(directory.path)), flush=True)
     # A run goes on with the engine that it has, so that it ends with the same bits
     with using_engine(args.engine, last_engine(directory), device, say):
-        return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
+        return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say,
+                             args.capture)
 
 
 def print_profile(profile):

@@ -48,6 +48,7 @@ def test_every_target_that_is_phony_is_in_help(tree):
     (['normalize', 'SEED=0'], '--method sn --seed 0'),
     (['normalize', 'DEVICE=-1'], '--method sn --device -1'),
     (['normalize', 'ENGINE=stock'], '--method sn --engine stock'),
+    (['normalize', 'CAPTURE=no'], '--method sn --capture no'),
     (['normalize', 'DATA_DIR=/data'], '--method sn --data-dir /data'),
     (['normalize', 'OUT=run'], '--method sn --out run'),
     (['normalize', 'PROTOCOL=50k', 'SCORER=none'], '--method sn --protocol 50k --scorer none'),

@@ -395,3 +395,15 @@ def test_networks_that_cannot_be_are_refused_before_anything_is_fetched(tmp_path
         refused(capsys, run_command(train.main, ['--profile', 'quick', '--device', 'cpu', *arguments]),
                 'model.conditional: projection needs classes, but dataset.n_classes is 0')
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('flags, expected', [([], 'auto'), (['--capture', 'no'], 'no'), (['--capture=auto'], 'auto')])
+def test_capture_is_handed_on(monkeypatch, tmp_path, flags, expected):
+    given = []
+    monkeypatch.setattr(train.trainer, 'train', lambda *args: (given.append(args[-1]), 0)[1])
+    assert train.main(['--device', 'cpu', '--profile', 'quick', '--out', str(tmp_path), *flags]) == 0
+    assert given == [expected]
+
+
+def test_capture_is_auto_or_no(capsys):
+    refused(capsys, run_command(train.main, ['--capture', 'yes']), '--capture', 'yes')

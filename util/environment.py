@@ -11,10 +11,10 @@ from util.engine.threads import n_threads
 from util.files import UserError, atomic_write
 
 # What can change the last bits of a result
-_DECIDING = ('device', 'engine', 'threads', 'commit', 'versions')
+_DECIDING = ('device', 'engine', 'captured', 'threads', 'commit', 'versions')
 
 
-def write_environment(directory, device, pictures, start, say, engine=None):
+def write_environment(directory, device, pictures, start, say, engine=None, captured=None):
     """Write ``environment.json``: the data, and a list of the sessions that the run was made in.
 
     Args:
@@ -24,6 +24,7 @@ def write_environment(directory, device, pictures, start, say, engine=None):
         start (int): The iteration that this session goes on from; from 0, earlier sessions are forgotten.
         say (callable): Gets a line when something differs from the session before that can change the last bits.
         engine (str or None): What computes, see ``util/engine/switch.py``.
+        captured (bool or None): Whether iterations are captured in a CUDA graph where they can be; ``None`` on a CPU.
 
     Raises:
         UserError: The file cannot be written, or the one of an earlier session is damaged.
@@ -31,7 +32,8 @@ def write_environment(directory, device, pictures, start, say, engine=None):
     """
     sessions = read_environment(directory).get('sessions', []) if start else []
     session = {'from_iteration': start, 'started': now(), 'command': sys.argv, 'device': device_name(device),
-               'engine': engine, 'threads': n_threads(), 'commit': commit(), 'versions': compat.versions()}
+               'engine': engine, 'captured': captured, 'threads': n_threads(), 'commit': commit(),
+               'versions': compat.versions()}
     if sessions:
         changed = [key for key in _DECIDING if sessions[-1].get(key) != session[key]]
         if changed:

@@ -1,6 +1,7 @@
 """Puts a run together from a Config and carries it through: models, optimizers, updater, extensions, snapshots, resume.
 """
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from chainer.training import extensions
 
 import model
 from util import dataset, loss, normalization, snapshot
+from util.captured import CapturedGANUpdater
 from util.device import kind
 from util.engine.flat_adam import FlatAdam
 from util.engine.switch import current
@@ -21,6 +23,7 @@ from util.generate_inception_score import GenerateInceptionScore, make_run_score
 from util.npz import DamagedFile
 from util.rundir import Lock
 from util.scorer import load_scorer
+from util.summaries import LogReport
 from util.updater import GANUpdater
 from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger, Terminal, WriteLog
 
@@ -52,7 +55,7 @@ def build_networks(config):
             model.build_discriminator(config.model, size, seed, normalizing, n_classes), normalizing)
 
 
-def build(config, device, images, labels=None, networks=None):
+def build(config, device, images, labels=None, networks=None, capture=False, say=print):
     """Build networks, optimizers and updater on a device; all initial numbers are functions of the seed.
 
     Args:
@@ -61,6 +64,8 @@ def build(config, device, images, labels=None, networks=None):
         images (numpy.ndarray): The pictures to train on, uint8 (N, 3, H, W).
         labels (numpy.ndarray or None): Their classes, int32 (N,), for conditional networks.
         networks (tuple or None): What :func:`build_networks` returned; ``None``: it is called.
+        capture (bool): Have iterations captured in a CUDA graph, on a GPU.
+        say (callable): Gets a line where that cannot be done.
 
     Returns:
         Parts
@@ -80,8 +85,9 @@ def build(config, device, images, labels=None, networks=None):
     normalizing.constrain(discriminator)  # the first weights, too
     iterator = dataset.BatchIterator(images, profile.batchsize, config.seed, device,
                                      labels if discriminator.n_classes else None)
-    updater = GANUpdater(iterator, optimizers, loss.LOSSES[method.loss], setting.n_dis, profile.batchsize, config.seed,
-                         normalizing, method.gradient_penalty, setting.n_gen_ratio)
+    make_updater = functools.partial(CapturedGANUpdater, say=say) if capture else GANUpdater
+    updater = make_updater(iterator, optimizers, loss.LOSSES[method.loss], setting.n_dis, profile.batchsize,
+                           config.seed, normalizing, method.gradient_penalty, setting.n_gen_ratio)
     return Parts(generator, discriminator, updater)
 
 
@@ -90,7 +96,12 @@ def optimizer_for(device):
     return FlatAdam if kind(device) == 'cuda' else chainer.optimizers.Adam
 
 
-def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print):
+def can_capture(device):
+    """Whether iterations on a device are worth the attempt to capture them: the engine in use has no cuBLAS in it."""
+    return kind(device) == 'cuda' and current().startswith('cudnn')
+
+
+def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print, capture='no'):
     """Train, or go on with, the run in ``directory`` until its last iteration.
 
     Args:
@@ -101,6 +112,7 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         scorer_name (str or None): ``None``: the data set's own; ``'none'``: pictures only.
         resume (str or None): Go on from this snapshot instead of the run's newest.
         say (callable): Gets lines for the user.
+        capture (str): ``'auto'``: capture iterations in a CUDA graph where that can be done; ``'no'``: do not.
 
     Returns:
         int: Exit status: 0; 128 plus the signal that stopped the run; 3 when training has diverged.
@@ -133,7 +145,8 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         if (config.setting.decay_start or 0) >= config.profile.iterations:
             say('setting.decay_start is {}, and the last iteration {}: alpha does not fall in this run.'.format(
                 config.setting.decay_start, config.profile.iterations))
-        parts = build(config, device, pictures.images, pictures.labels, networks)
+        captured = capture == 'auto' and can_capture(device)
+        parts = build(config, device, pictures.images, pictures.labels, networks, captured, say)
         stop = StopTrigger(config.profile.iterations)
         snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)
         trainer = make_trainer(config, directory, parts, stop, snapshots, scorer)
@@ -142,7 +155,8 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
             config.save(directory.config)
         if os.path.exists(directory.diverged):  # and --resume wants to try again
             os.unlink(directory.diverged)
-        write_environment(directory, device, pictures, start, say, current())
+        write_environment(directory, device, pictures, start, say, current(),
+                          captured if kind(device) == 'cuda' else None)
         return run(trainer, directory, stop, 'the same command without --resume' if resume else 'the same command', say)
 
 
@@ -153,7 +167,8 @@ def make_trainer(config, directory, parts, stop, snapshots, scorer):
     evaluate, display, save = (EveryOrLast(period, profile.iterations) for period in (
         profile.evaluation_interval, profile.display_interval, profile.snapshot_interval))
     models = {'gen': parts.generator, 'dis': parts.discriminator}
-    trainer.extend(StopOnNonNumber(models, profile.display_interval, (stop.latch, evaluate, save)))
+    trainer.extend(StopOnNonNumber(models, profile.display_interval, (stop.latch, evaluate, save),
+                                   parts.updater.get_all_optimizers().values()))
     evaluations = [SaveGenerator(parts.generator, directory),
                    GenerateFakeImage(parts.generator, directory, config.seed)]
     columns = ['iteration', 'gen/loss', 'dis/loss']
@@ -163,7 +178,7 @@ def make_trainer(config, directory, parts, stop, snapshots, scorer):
     for extension in evaluations:
         trainer.extend(extension, trigger=evaluate, call_before_training=True)
     decay(trainer, config)
-    trainer.extend(extensions.LogReport(trigger=display, filename=None))
+    trainer.extend(LogReport(trigger=display, filename=None))
     trainer.extend(WriteLog(directory), trigger=display)
     trainer.extend(extensions.PrintReport(columns + ['elapsed_time'], out=Terminal()), trigger=display)
     if sys.stdout.isatty():

@@ -6,7 +6,10 @@ import sys
 
 import chainer
 import numpy as np
+from chainer.backends import cuda
 
+from util.engine import scalars
+from util.engine.flat_adam import FlatAdam
 from util.files import atomic_write
 
 
@@ -111,15 +114,17 @@ class StopOnNonNumber(chainer.training.Extension):
         models (dict): Name to network; layers are looked for in this order.
         interval (int): Iterations between two looks on a GPU.
         writes (sequence of callable): Triggers of the extensions that write.
+        optimizers (iterable of chainer.Optimizer): The networks'; a FlatAdam's buffer is looked at as a whole.
 
     """
 
     priority = chainer.training.extension.PRIORITY_EDITOR + 1000
     trigger = 1, 'iteration'
 
-    def __init__(self, models, interval, writes=()):
+    def __init__(self, models, interval, writes=(), optimizers=()):
         self._models, self._interval, self._writes = models, interval, writes
-        self._first = None
+        self._optimizers = [optimizer for optimizer in optimizers if isinstance(optimizer, FlatAdam)]
+        self._first = math.inf  # on a GPU an array from the first look on
 
     def __call__(self, trainer):
         iteration = trainer.updater.iteration
@@ -132,12 +137,33 @@ class StopOnNonNumber(chainer.training.Extension):
             raise NonNumberError(int(self._first), self._describe(int(self._first), trainer.observation))
 
     def _note(self, xp, observed, iteration):
-        # One number a network is enough: a sum is finite unless a term is not, or it overflows, which is as bad.
-        arrays = [xp.asarray(x, 'd').sum() for x in map(_array, observed) if x is not None]
-        arrays += [p.array.sum(dtype='d') for m in self._models.values() for p in m.params(include_uninit=False)]
-        bad = ~xp.isfinite(xp.stack(arrays)).all()
-        now = xp.where(bad, float(iteration), math.inf)
-        self._first = now if self._first is None else xp.minimum(self._first, now)
+        # One number is enough: a sum is finite unless a term is not, or it overflows, which is as bad.
+        observed = [x for x in map(_array, observed) if x is not None]
+        on_device = [x for x in observed if isinstance(x, cuda.ndarray)]
+        with np.errstate(all='ignore'):
+            total = sum(float(np.sum(x, dtype='d')) for x in observed if not isinstance(x, cuda.ndarray))
+            total = sum((x.sum(dtype='d') for x in self._parameters()), total)
+        if xp is not np:  # pragma: no cover - gpu
+            self._note_on_gpu(xp, on_device, total, iteration)
+        elif not math.isfinite(total):
+            self._first = min(self._first, iteration)
+
+    def _note_on_gpu(self, xp, observed, total, iteration):  # pragma: no cover - gpu
+        small = [x for x in observed if scalars.on_gpu(x)]
+        total = sum((x.sum(dtype='d') for x in observed if not scalars.on_gpu(x)), total)
+        total = sum((scalars.gather(small).sum(dtype='d'),) if small else (), total)
+        if not isinstance(self._first, xp.ndarray):
+            self._first = xp.full((), self._first)
+        cuda.elementwise('float64 total, float64 iteration', 'float64 first',
+                         'if (!isfinite(total) && iteration < first) first = iteration', 'note_non_number')(
+                             total, iteration, self._first)
+
+    def _parameters(self):
+        """Arrays that together have all parameters: few, where these are in buffers."""
+        buffers = [each for optimizer in self._optimizers for each in optimizer.together()]
+        inside = {id(param) for _, params in buffers for param in params}
+        rest = [p.array for m in self._models.values() for p in m.params(include_uninit=False) if id(p) not in inside]
+        return [buffer for buffer, _ in buffers] + rest
 
     def _describe(self, iteration, observation):
         layers = [name + path for name, m in self._models.items() for path, p in m.namedparams(include_uninit=False)

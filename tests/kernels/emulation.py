@@ -20,6 +20,7 @@ using std::sqrt;
 #define __global__
 #define __device__ static
 #define fminf(a, b) std::fmin((float)(a), (float)(b))
+#define __fmul_rn(a, b) ((float)((a) * (b)))
 #define __shared__ static  // blocks run one after the other
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;

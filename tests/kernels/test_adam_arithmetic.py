@@ -9,6 +9,7 @@ import pytest
 from tests.kernels.emulation import Kernel, Memory, address
 from util.engine import flat_adam
 from util.engine.flat_adam import FlatAdam
+from util.engine.graph import keeping
 
 pytestmark = [
     pytest.mark.kernels,
@@ -155,6 +156,71 @@ def test_repeating_the_launch_goes_on_as_updates_do(memory):
         optimizer.update()
     assert_close(*optimizers)
     np.testing.assert_array_equal(flat._updates, 5)
+
+
+def record(memory, monkeypatch, work):
+    """The launches that ``work`` would do, of which a CUDA graph consists: nothing else, and none runs."""
+    launches = []
+
+    def refused(*args):
+        raise AssertionError('the host sends something while it records')
+    with monkeypatch.context() as context:
+        context.setattr(flat_adam, 'get_kernel', lambda: lambda *args: launches.append(args))
+        context.setattr(memory, 'asarray', refused)
+        context.setattr(memory, 'zeros', refused)
+        context.setattr(flat_adam._Flat, '_bring', brings_nothing)
+        work()
+    return launches
+
+
+def brings_nothing(flat, counted, alpha):
+    assert counted == flat._counted and alpha == flat._alpha
+
+
+@pytest.mark.parametrize('updates', [1, 3])
+def test_a_graph_of_several_updates(memory, monkeypatch, updates):
+    graphed, eager = (FlatAdam(3e-3, 0.5, 0.9).setup(Weights()) for _ in range(2))
+    for optimizer in (graphed, eager):
+        give_gradients(memory, optimizer.target, 0)
+        optimizer.update()
+    assert graphed.is_recordable()
+    graphed.alpha = eager.alpha = 2e-3  # it changes before the iteration that is recorded, too
+    graphed.before_recording()
+    launches = record(memory, monkeypatch, lambda: [graphed.update() for _ in range(updates)])
+    for alpha in (2e-3, 1e-3, 1e-3):
+        if alpha < 2e-3:
+            graphed.alpha = eager.alpha = alpha
+            graphed.before_replay(updates)
+        for launch in launches:
+            memory.kernel(*launch)
+        for _ in range(updates):
+            eager.update()
+        flat, = graphed._flats.values()
+        assert flat._updates.tolist() == [rule.t for rule, _ in flat._members] == len(SHAPES) * [eager.t]
+        assert graphed.t == eager.t
+    assert_close(graphed, eager)
+    with keeping([]) as kept:
+        for optimizer in (graphed, eager):
+            optimizer.update()
+    assert_close(graphed, eager)
+    assert flat in kept  # with its buffers, whose addresses the kernel has
+
+
+def test_a_recording_that_is_given_up_leaves_no_trace(memory, monkeypatch):
+    tried, eager = (FlatAdam(3e-3, 0.5, 0.9).setup(Weights()) for _ in range(2))
+    for optimizer in (tried, eager):
+        give_gradients(memory, optimizer.target, 0)
+        optimizer.update()
+    counts = tried.counts()
+    tried.before_recording()
+    record(memory, monkeypatch, lambda: [tried.update() for _ in range(2)])
+    tried.take_back(counts)
+    for optimizer in (tried, eager):
+        optimizer.alpha = 1e-3
+        optimizer.update()
+    assert_close(tried, eager)
+    flat, = tried._flats.values()
+    assert flat._updates.tolist() == len(SHAPES) * [2] and tried.t == 2
 
 
 def test_more_parameters_than_one_launch_takes(memory, monkeypatch):

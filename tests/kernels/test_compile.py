@@ -11,7 +11,7 @@ cupy = pytest.importorskip('cupy', reason='needs CuPy (make test-kernels install
 ARCHITECTURES = ('sm_80', 'sm_90')  # A100, H100 and H200
 # Each has KERNEL_SOURCES: name -> CUDA source
 MODULES = ('util.noise', 'util.dataset', 'util.normalization.kernels', 'util.normalization.group_kernels',
-           'util.engine.flat_adam', 'util.engine.cudnn')
+           'util.engine.flat_adam', 'util.engine.scalars', 'util.engine.cudnn')
 
 
 def collect():

@@ -10,6 +10,7 @@ import pytest
 
 from tests.kernels.emulation import Kernel, Memory, address
 from tests.kernels.test_arithmetic import SHAPES
+from util.engine.graph import keeping
 from util.normalization import group_kernels, kernels
 from util.normalization.spectral import SpectralNormalization
 from util.normalization.together import normalized_together
@@ -197,3 +198,12 @@ def test_a_networks_gradient_that_is_differentiated_again(memory):
         results.append([gW.array, network.a.W.grad, network.b.W.grad])
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(one).max())
+
+
+def test_tables_are_kept_by_a_recording(memory):
+    layers = [((3, 5), 0), ((2, 3, 3, 3), 0)]
+    Ws, us, _ = draw(memory, layers, 'float32')
+    with keeping([]) as kept:
+        group_kernels.Several(Ws, us, (0, 0), 1, 1e-12, 1.0, True)
+    group_kernels._table.cache_clear()
+    assert len(kept) == 1 and kept[0].dtype == np.uint8 and kept[0].size == 3 * group_kernels._LAYER.itemsize

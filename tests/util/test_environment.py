@@ -58,6 +58,15 @@ def test_what_is_written(directory, monkeypatch):
     assert os.listdir(directory.path) == ['environment.json']
 
 
+@pytest.mark.parametrize('captured', [None, False, True])
+def test_what_is_captured(directory, captured):
+    lines = []
+    write_environment(directory, get_device('cpu'), PICTURES, 0, lines.append, captured=captured)
+    assert read_environment(directory)['sessions'][0]['captured'] is captured
+    write_environment(directory, get_device('cpu'), PICTURES, 2, lines.append, captured=not captured)
+    assert len(lines) == 1 and 'with other captured: ' in lines[0]
+
+
 def test_sessions_are_kept_until_a_run_starts_again(directory):
     seen = []
     for start in (0, 4, 6, 0, 2):

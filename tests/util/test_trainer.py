@@ -13,6 +13,7 @@ import pytest
 import train
 from tests.helpers import refused, signal_in, tree
 from util import trainer, watch
+from util.captured import CapturedGANUpdater
 from util.cli import run_command
 from util.config import resolve
 from util.device import get_device
@@ -317,6 +318,21 @@ def made(tmp_path):
         parts = trainer.build(config, CPU, images)
         return trainer.make_trainer(config, RunDirectory(tmp_path), parts, watch.StopTrigger(6), None, scorer)
     return make
+
+
+def test_iterations_are_captured_on_request_where_the_engine_allows_it(monkeypatch):
+    config = resolve(profile='quick', iterations=6, overrides=['model.width=2'])
+    for capture in (False, True):
+        updater = trainer.build(config, CPU, np.zeros((8, 3, 32, 32), 'u1'), capture=capture).updater
+        assert isinstance(updater, CapturedGANUpdater) == capture
+        updater.update()
+    assert not trainer.can_capture(CPU)
+    for engine, right in (('stock', False), ('numpy', False), ('cudnn', True), ('cudnn-tf32', True)):
+        with monkeypatch.context() as context:
+            context.setattr(trainer, 'current', lambda engine=engine: engine)
+            assert not trainer.can_capture(CPU)
+            context.setattr(trainer, 'kind', lambda device: 'cuda')
+            assert trainer.can_capture(CPU) is right
 
 
 def test_extensions(made, capsys):

@@ -8,6 +8,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 
+from util.engine.flat_adam import FlatAdam
 from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger
 
 
@@ -87,3 +88,46 @@ def test_comes_before_all_that_write(models):
     from util.trainer import SaveSnapshot
     writers = (GenerateFakeImage, SaveGenerator, GenerateInceptionScore, SaveSnapshot)
     assert all(StopOnNonNumber.priority > w.priority for w in writers)
+
+
+@pytest.fixture
+def flat(models):
+    """Networks whose parameters are parts of buffers, and their optimizers."""
+    optimizers = []
+    for model in models.values():
+        optimizers.append(FlatAdam().setup(model))
+        for p in model.params():
+            p.grad = np.ones_like(p.array)
+        optimizers[-1].update()
+    return models, optimizers
+
+
+def test_buffers_are_looked_at_as_a_whole(flat):
+    models, optimizers = flat
+    check = StopOnNonNumber(models, 1, (), optimizers)
+    check(trainer_at(1))
+    assert [x.ndim for x in check._parameters()] == [1, 1]
+    optimizers[1].target[0].b.array[2] = math.nan
+    with pytest.raises(NonNumberError, match='at iteration 2: in dis/0/b'):
+        check(trainer_at(2))
+
+
+@pytest.mark.parametrize('value', [math.nan, -math.inf])
+def test_parameters_beside_the_buffers(flat, value):
+    """Of a network without such an optimizer, and where somebody has given a parameter another array."""
+    models, optimizers = flat
+    for some in ([], optimizers[:1]):
+        check = StopOnNonNumber(models, 1, (), [*some, chainer.optimizers.Adam()])
+        check(trainer_at(1))
+    check = StopOnNonNumber(models, 1, (), optimizers)
+    models['gen'].W.array = models['gen'].W.array.copy()
+    check(trainer_at(1))
+    models['gen'].W.array[0, 0] = value
+    with pytest.raises(NonNumberError, match='at iteration 2: in genW|at iteration 2: in gen/W'):
+        check(trainer_at(2))
+
+
+def test_infinities_that_cancel(models):
+    models['gen'].W.array[0] = math.inf, -math.inf
+    with pytest.raises(NonNumberError, match='iteration 4'):
+        StopOnNonNumber(models, 1)(trainer_at(4, loss=math.inf, other=-math.inf))

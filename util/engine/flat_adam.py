@@ -16,6 +16,8 @@ from chainer import backend
 from chainer.backends import cuda
 from chainer.optimizers import adam
 
+from util.engine.graph import keep
+
 MOST = 256  # parameters of a launch: their addresses take 2,048 of the 4,096 bytes that it may carry
 
 _BODY = r'''
@@ -142,14 +144,58 @@ class FlatAdam(adam.Adam):
                     flat.update(self.hyperparam)
         self._flats = flats or self._flats
 
-    def before_replay(self):
+    def together(self):
+        """What is updated together.
+
+        Yields:
+            tuple: A buffer, and the parameters that it consists of, with zeros between them.
+
+        """
+        for flat in self._flats.values():
+            params = flat.params()
+            if params:
+                yield flat.buffer, params
+
+    def is_recordable(self):
+        """Whether all that :meth:`update` does, as it did it last, may be recorded: no parameter's rule counts on the
+        host only.
+        """
+        together = {id(param) for _, params in self.together() for param in params}
+        return all(id(param) in together for param in self.target.params()
+                   if param.array is not None and param.size and param.update_rule and param.update_rule.enabled)
+
+    def before_recording(self):
+        """Get ready for a CUDA graph that records :meth:`update`: bring to the device what would be recorded else."""
+        self._count(0)
+
+    def before_replay(self, updates=1):
         """Get ready for one more run of a CUDA graph that has recorded :meth:`update`: bring alpha to the device, and
         count, as the graph will there. The first run needs this not: the update that was recorded has counted it.
+        Other hyperparameters stay what they were then.
+
+        Args:
+            updates (int): How many the graph has recorded.
+
         """
-        self.t += 1
+        self.t += updates
+        self._count(updates)
+
+    def _count(self, updates):
         for (device, _), flat in self._flats.items():
             with chainer.using_device(device):
-                flat.count(self.hyperparam)
+                flat.count(self.hyperparam, updates)
+
+    def counts(self):
+        """How many updates there were: of the optimizer, and of each parameter (its rule)."""
+        return self.t, [(param.update_rule, param.update_rule.t) for param in self.target.params() if param.update_rule]
+
+    def take_back(self, counts):
+        """Forget updates that were recorded and will not run: go back to what :meth:`counts` returned before."""
+        self.t, of_rules = counts
+        for rule, count in of_rules:
+            rule.t = count
+        for flat in self._flats.values():
+            flat.forget()
 
 
 class _WaitingRoom:
@@ -221,6 +267,21 @@ class _Flat:
             and rule.state['m'] is parts[1] and rule.state['v'] is parts[2]
             for (rule, param), (own_rule, own), parts in zip(members, self._members, self._parts, strict=True))
 
+    @property
+    def buffer(self):
+        """The parameters' buffer."""
+        return self._buffers[0]
+
+    def params(self):
+        """The parameters; none unless all their arrays still are the parts of the buffer."""
+        params = [param for _, param in self._members]
+        inside = all(param.array is parts[0] for param, parts in zip(params, self._parts, strict=True))
+        return params if inside else []
+
+    def forget(self):
+        """Take it that the device has other counts and another alpha."""
+        self._counted = self._alpha = None
+
     def update(self, hyperparam):
         """Update all parameters by their gradients. Their rules have counted this update already."""
         if self._xp is np:
@@ -231,12 +292,12 @@ class _Flat:
             self._launch(hyperparam)
             self._counted = [rule.t for rule, _ in self._members]
 
-    def count(self, hyperparam):
-        """Count an update that the device will do by itself."""
+    def count(self, hyperparam, updates):
+        """Count so many updates that the device will do by itself."""
         for rule, _ in self._members:
-            rule.t += 1
+            rule.t += updates
         if self._xp is not np:  # pragma: no cover - gpu
-            self._bring([rule.t - 1 for rule, _ in self._members], hyperparam.alpha)
+            self._bring([rule.t - updates for rule, _ in self._members], hyperparam.alpha)
             self._counted = [rule.t for rule, _ in self._members]
 
     def _bring(self, counted, alpha):  # pragma: no cover - gpu
@@ -254,5 +315,5 @@ class _Flat:
         addresses['of'][:len(grads)] = [_address(grad) for grad in grads]
         floats = (1 - hp.beta1, 1 - hp.beta2, hp.eps, hp.eta, hp.weight_decay_rate)
         get_kernel()((int(self._table[-1]['first']),), (_THREADS,), (
-            self._segments, np.int32(len(grads)), addresses, *self._buffers, self._updates, self._done,
+            keep(self)._segments, np.int32(len(grads)), addresses, *self._buffers, self._updates, self._done,
             self._alpha_there, np.float64(hp.beta1), np.float64(hp.beta2), *map(np.float32, floats)))

@@ -16,6 +16,7 @@ import numpy as np
 from chainer import backend
 from chainer.backends import cuda
 
+from util.engine.graph import keep
 from util.normalization import kernels
 
 MOST = 128  # layers; their addresses take 1,024 of the 4,096 bytes that a launch may carry
@@ -188,7 +189,7 @@ class Several:  # pragma: no cover - gpu
         self._xp, self._dtype, self._factor = backend.get_array_module(*Ws), Ws[0].dtype, factor
         layers = tuple((W.shape, axis) for W, axis in zip(Ws, axes, strict=True))
         self._plan, self._Ws = plan(layers), tuple(Ws)  # they stay where the table says until there are gradients
-        self._table = _table(layers, tuple((_address(W), _address(u)) for W, u in zip(Ws, us, strict=True)))
+        self._table = keep(_table(layers, tuple((_address(W), _address(u)) for W, u in zip(Ws, us, strict=True))))
         # Two buffers: whoever keeps a sigma does not keep the weights
         W_bars, self._vectors = self._empty(self._plan.n_weights), self._empty(self._plan.n_vectors)
         for i in range(n_power_iteration):

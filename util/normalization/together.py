@@ -53,8 +53,9 @@ def together(network):
                         _prepare(members[i:i + power_iteration.MOST], ready)
         yield
     finally:
-        for hook, link in ready:
-            hook.discard_ready(link)
+        with contextlib.ExitStack() as all_of_them:  # also where one cannot be undone, as a device refuses to
+            for hook, link in reversed(ready):
+                all_of_them.callback(hook.discard_ready, link)
 
 
 def _groups(network):

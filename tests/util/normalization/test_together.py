@@ -388,3 +388,12 @@ def test_iterations_have_the_bits_of_layers_by_themselves(groups, rtol, monkeypa
 def test_snapshots_have_the_layout_of_layers_by_themselves():
     one, other = (state(network) for network in pair())
     assert list(one) == list(other)
+
+
+def test_all_are_undone_even_if_one_cannot_be(monkeypatch):
+    """As on a device that refuses work: a weight that is still ready would be taken by the next call."""
+    network = Together()
+    monkeypatch.setattr(module.Ready, 'undo', lambda ready: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        network(REAL, '!')
+    assert all(network[name]._W_ready is None for name in NAMES)
