@@ -175,3 +175,35 @@ def build(config):
         return (ResNetGenerator(size, row.width, row.dim_z, row.generator),
                 ResNetDiscriminator(row.width, row.discriminator, row.downsamplings, row.dense_bias, spectral))
     raise ValueError('model {}: only cnn and resnet are here'.format(row.name))
+
+
+def module_of(network, path):
+    """The module that stands for a link of Chainer's network.
+
+    Args:
+        network (torch.nn.Module): Made by :func:`build`.
+        path (str): The link's, without the slash in front: ``'conv1'``, ``'block1/conv1'``.
+
+    """
+    if hasattr(network, 'layers'):  # CNNs
+        kinds = {'conv': nn.Conv2d, 'deconv': nn.ConvTranspose2d, 'bn': nn.BatchNorm2d}
+        name = path.rstrip('0123456789')
+        if name in kinds:
+            return [m for m in network.layers if isinstance(m, kinds[name])][int(path[len(name):]) - 1]
+        if path == 'last':
+            return [m for m in network.layers if isinstance(m, nn.Conv2d)][-1]
+        return network.dense if hasattr(network, 'dense') else network.layers[-1]
+    head, _, rest = path.partition('/')
+    return getattr(network.blocks[int(head[len('block'):]) - 1], rest) if rest else getattr(network, head)
+
+
+_NAMES = {'W': 'weight', 'b': 'bias', 'gamma': 'weight', 'beta': 'bias'}
+
+
+def parameter_of(network, path):
+    """The parameter that stands for one of Chainer's network, by its path: ``'conv1/W'``."""
+    link, _, name = path.rpartition('/')
+    module = module_of(network, link)
+    if name == 'W' and hasattr(module, 'parametrizations'):
+        return module.parametrizations.weight.original
+    return getattr(module, _NAMES[name])

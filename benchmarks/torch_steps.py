@@ -66,6 +66,7 @@ class Variant(typing.NamedTuple):
     channels_last: bool = True  # the memory format, instead of NCHW
     fused: bool = True  # Adam in one pass over the numbers
     kept: bool = False  # malloc keeps what is freed, as the engines of this project let it; PyTorch leaves it as it is
+    capturable: bool = False  # Adam may be part of a CUDA graph
 
 
 VARIANTS = {'pytorch': Variant(), 'pytorch-nchw': Variant(channels_last=False), 'pytorch-unfused': Variant(fused=False),
@@ -79,20 +80,22 @@ class Steps:
         config (Config): What is trained; see :func:`benchmarks.torch_networks.build`.
         images (numpy.ndarray): The pictures to train on, uint8 (N, 3, H, W).
         variant (Variant): How.
+        device (torch.device or str): Where everything lives.
 
     """
 
-    def __init__(self, config, images, variant=VARIANTS['pytorch']):
+    def __init__(self, config, images, variant=VARIANTS['pytorch'], device='cpu'):
         setting, self.method, self.batchsize = config.setting, config.method, config.profile.batchsize
+        self.device = torch.device(device)
         self.n_gen_ratio = setting.n_gen_ratio
         self.generator_loss, self.discriminator_loss = LOSSES[config.method.loss]
         self.memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
-        self.generator, self.discriminator = (network.to(memory_format=self.memory_format)
+        self.generator, self.discriminator = (network.to(self.device, memory_format=self.memory_format)
                                               for network in torch_networks.build(config))
         self.gen_optimizer, self.dis_optimizer = (
-            torch.optim.Adam(network.parameters(), setting.alpha, (setting.beta1, setting.beta2), fused=variant.fused)
-            for network in (self.generator, self.discriminator))
-        self._images, self._order = torch.from_numpy(images), ()
+            torch.optim.Adam(network.parameters(), setting.alpha, (setting.beta1, setting.beta2), fused=variant.fused,
+                             capturable=variant.capturable) for network in (self.generator, self.discriminator))
+        self._images, self._order = torch.from_numpy(images).to(self.device), ()
 
     def update_generator(self):
         """One step of the generator; returns the loss."""
@@ -101,41 +104,54 @@ class Steps:
     def generator_step(self, z):
         """The same with z (N, dim_z) given."""
         self.discriminator.requires_grad_(False)  # its weights need no gradient here
-        loss = self.generator_loss(self.discriminator(self.generator(z)))
         self.gen_optimizer.zero_grad()
+        loss = self.loss_of_generator(z)
         loss.backward()
         self.gen_optimizer.step()
         self.discriminator.requires_grad_(True)
         return loss.detach()
 
+    def loss_of_generator(self, z):
+        return self.generator_loss(self.discriminator(self.generator(z)))
+
     def update_discriminator(self):
         """One step of the discriminator on new pictures; returns the loss, with its penalty."""
         x_real = self._batch()
-        z, epsilon = self._latent(len(x_real)), torch.rand(len(x_real), 1, 1, 1)
+        z, epsilon = self._latent(len(x_real)), torch.rand(len(x_real), 1, 1, 1, device=self.device)
         return self.discriminator_step(x_real, z, epsilon)
 
     def discriminator_step(self, x_real, z, epsilon):
         """The same with the pictures (N, 3, H, W), z (N, dim_z) and the penalty's epsilon (N, 1, 1, 1) given."""
+        self.dis_optimizer.zero_grad()
+        loss = self.loss_of_discriminator(x_real, z, epsilon)
+        loss.backward()
+        self.dis_optimizer.step()
+        return loss.detach()
+
+    def loss_of_discriminator(self, x_real, z, epsilon):
         with torch.no_grad():
             x_fake = self.generator(z)
         loss = self.discriminator_loss(self.discriminator(x_real), self.discriminator(x_fake))
         if self.method.gradient_penalty:
             penalty = gradient_penalty(self.discriminator, x_real, x_fake, epsilon)
             loss = loss + self.method.gradient_penalty * penalty
-        self.dis_optimizer.zero_grad()
-        loss.backward()
-        self.dis_optimizer.step()
-        return loss.detach()
+        return loss
 
     def _latent(self, n):
-        return torch.randn(n, self.generator.dim_z)
+        return torch.randn(n, self.generator.dim_z, device=self.device)
 
     def _batch(self):
         """The next pictures of an endless sequence of epochs, dequantised as :func:`util.dataset.to_float` does."""
-        if len(self._order) < self.batchsize:
-            self._order = torch.randperm(len(self._images))
-        indices, self._order = self._order[:self.batchsize], self._order[self.batchsize:]
-        x = self._images[indices] + torch.rand(len(indices), *self._images.shape[1:])
+        return self._pictures(self._indices(self.batchsize))
+
+    def _indices(self, n):
+        if len(self._order) < n:
+            self._order = torch.randperm(len(self._images), device=self.device)
+        indices, self._order = self._order[:n], self._order[n:]
+        return indices
+
+    def _pictures(self, indices):
+        x = self._images[indices] + torch.rand(len(indices), *self._images.shape[1:], device=self.device)
         return x.clamp_(max=_BELOW_256).mul_(1 / 128).sub_(1).contiguous(memory_format=self.memory_format)
 
 

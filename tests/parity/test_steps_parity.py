@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import cases, torch_networks, torch_steps
+from benchmarks.torch_networks import module_of, parameter_of
 from util import noise, trainer
 from util.config import resolve
 from util.normalization.weight_hook import WeightHook
@@ -23,38 +24,14 @@ def config(name):
     return cases.resolve(cases.CASES[name], cases.CASES[name].method, width=3, batchsize=4, size=16)
 
 
-def module_of(network, path):
-    """The module of PyTorch's network that stands for a link of Chainer's, by the link's path."""
-    if hasattr(network, 'layers'):  # CNNs
-        kinds = {'conv': torch.nn.Conv2d, 'deconv': torch.nn.ConvTranspose2d, 'bn': torch.nn.BatchNorm2d}
-        name = path.rstrip('0123456789')
-        if name in kinds:
-            return [m for m in network.layers if isinstance(m, kinds[name])][int(path[len(name):]) - 1]
-        if path == 'last':
-            return [m for m in network.layers if isinstance(m, torch.nn.Conv2d)][-1]
-        return network.dense if hasattr(network, 'dense') else network.layers[-1]
-    head, _, rest = path.partition('/')
-    return getattr(network.blocks[int(head[len('block'):]) - 1], rest) if rest else getattr(network, head)
-
-
 def links(network):
     """Links that have parameters of their own: path -> link."""
     return {path[1:]: link for path, link in network.namedlinks() if link._params}
 
 
-def parameters(link, module):
-    """Pairs of parameters that stand for each other: name -> (Chainer's, PyTorch's)."""
-    pairs = {'W': 'weight', 'b': 'bias', 'gamma': 'weight', 'beta': 'bias'}
-    found = {name: (getattr(link, name), pairs[name]) for name in sorted(link._params)}
-    spectral = hasattr(module, 'parametrizations')
-    return {name: (ours, module.parametrizations.weight.original if spectral and theirs == 'weight'
-                   else getattr(module, theirs)) for name, (ours, theirs) in found.items() if ours is not None}
-
-
 def all_parameters(ours, theirs):
-    """The same of whole networks: path -> (Chainer's, PyTorch's)."""
-    return {'{}/{}'.format(path, name): pair for path, link in links(ours).items()
-            for name, pair in parameters(link, module_of(theirs, path)).items()}
+    """Pairs of parameters that stand for each other: path -> (Chainer's, PyTorch's)."""
+    return {path[1:]: (mine, parameter_of(theirs, path[1:])) for path, mine in ours.namedparams()}
 
 
 def hooks(network):
