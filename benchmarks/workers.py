@@ -16,20 +16,22 @@ class Unavailable(Exception):
 
 
 class Worker:
-    """A process that has made the steps of a Config by an engine, and waits; use it in a ``with`` statement.
+    """A process that has made its tasks by an engine, and waits; use it in a ``with`` statement.
 
     Args:
-        engine (str): One of ``benchmarks.cases.ENGINES``.
-        config (Config): What is trained.
+        engine (str): Its name; without ``maker`` one of ``benchmarks.cases.ENGINES``.
+        arguments: Of the function ``make_steps``, after the engine: for those of ``ENGINES`` a Config.
+        maker (str or None): The module that has ``make_steps``, which returns a dict: name of a task -> callable.
 
     """
 
-    def __init__(self, engine, config):
+    def __init__(self, engine, *arguments, maker=None):
         # Not forked: threads, and the engine that is installed, must not be this process's
         context = multiprocessing.get_context('spawn')
         self.engine = engine
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, engine, config), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, maker or ENGINES[engine], engine, arguments),
+                                        daemon=True)
         self._process.start()
         theirs.close()
 
@@ -53,23 +55,32 @@ class Worker:
         if problem is not None:
             raise Unavailable(problem)
 
-    def run(self, step):
-        """Carry out a step, ``'D'`` or ``'G'``. Raises UserError when the process has ended."""
-        self._ask(step)
+    def run(self, task, *arguments, timeout=None):
+        """Carry out a task, such as the step ``'D'`` or ``'G'``, and return what it returns.
+
+        Args:
+            task (str): Its name.
+            arguments: What it is called with.
+            timeout (float or None): Wait no longer than so many seconds.
+
+        Raises:
+            UserError: The process has ended, or has not answered in time.
+
+        """
+        try:
+            self._connection.send((task, arguments))
+        except OSError:
+            pass  # it has gone, as is found out at once
+        return self._receive(timeout)
 
     def peak_memory(self):
         """The most memory that the process has had so far, MiB. Raises UserError when it has ended."""
-        return self._ask('memory')
+        return self.run('memory')
 
-    def _ask(self, what):
+    def _receive(self, timeout=None):
         try:
-            self._connection.send(what)
-        except OSError:
-            pass  # it has gone, as is found out at once
-        return self._receive()
-
-    def _receive(self):
-        try:
+            if timeout is not None and not self._connection.poll(timeout):
+                raise UserError('{} has not answered in {:.0f} s'.format(self.engine, timeout))
             return self._connection.recv()
         except (EOFError, OSError) as error:
             self._process.join()
@@ -78,22 +89,24 @@ class Worker:
                 ': was there enough memory?' if self._process.exitcode == -signal.SIGKILL else '')) from error
 
 
-def _serve(connection, engine, config):
+def _serve(connection, maker, engine, arguments):
     """What the process does: say whether it is ready, then answer what is asked until nobody is there to ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
     try:
-        steps = importlib.import_module(ENGINES[engine]).make_steps(engine, config)
+        tasks = importlib.import_module(maker).make_steps(engine, *arguments)
     except (UserError, ImportError) as error:
         connection.send(' '.join(str(error).split()))
         return
+    tasks.setdefault('memory', _peak_memory)
     try:
         connection.send(None)
         while True:
-            what = connection.recv()
-            if what == 'memory':  # KiB. It is at least what the process had that started this one
-                connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-            else:
-                steps[what]()
-                connection.send(None)
+            task, arguments = connection.recv()
+            connection.send(tasks[task](*arguments))
     except (EOFError, BrokenPipeError):
         pass
+
+
+def _peak_memory():
+    # KiB. It is at least what the process had that started this one
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
