@@ -116,7 +116,7 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
+.PHONY: help install onednn $(SWEEPS) table figures inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -186,6 +186,10 @@ quick = $(if $(filter quick,$(PROFILE)),yes,$(if $(filter-out auto,$(PROFILE)),,
 ##   table            the table of all scored runs, beside the paper's numbers
 table: $(installed)
 	.venv/bin/python -m util.report
+
+##   figures          results/figures/: the papers' figures of all runs, as PNG, SVG and CSV
+figures: $(installed)
+	.venv/bin/python -m util.analysis
 
 ##   inception        fetches and converts the weights of the Inception network, 89 MB. FROM=tensorflow or pytorch
 inception: $(installed)

@@ -18,6 +18,7 @@ setup(
     install_requires=[
         'chainer==7.8.1',
         'filelock',
+        'matplotlib>=3.8',
         'numpy>=1.26,<3',
         'pillow>=10.1',
         'protobuf',

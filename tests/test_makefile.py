@@ -103,6 +103,7 @@ def test_variables_come_from_the_environment_too(tree):
 
 @pytest.mark.parametrize('target, command', [
     ('table', '.venv/bin/python -m util.report'),
+    ('figures', '.venv/bin/python -m util.analysis'),
     ('test', '.venv/bin/python -m pytest --cov --cov-report=term --durations=10'),
     ('lint', '.venv/bin/python -m ruff check .'),
     ('inception', '.venv/bin/python -m util.inception fetch'),

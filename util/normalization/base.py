@@ -1,7 +1,8 @@
 """What a method may do to a discriminator: the interface between networks, training and methods."""
+import chainer
 import chainer.links as L
 
-from util.normalization.weight_hook import output_axis
+from util.normalization.weight_hook import WeightHook, output_axis
 
 
 class Normalization:
@@ -57,3 +58,25 @@ def weights(network, kinds=WEIGHTED):
     for link in network.links():
         if isinstance(link, kinds):
             yield link.W, output_axis(link)
+
+
+def used_weights(network, kinds=WEIGHTED):
+    """The weights of a network's layers as parameters, and as the layers compute with them in test mode.
+
+    What hooks note of their latest call changes: where that matters, give a copy.
+
+    Args:
+        network (chainer.Link): Its links of the ``kinds`` are looked at; all are initialised.
+        kinds (tuple of type): Kinds of links.
+
+    Yields:
+        tuple: The layer's path (str, such as ``'conv1'``), its weight (chainer.Parameter), the weight that it computes
+        with (array), and the axis that counts outputs (int).
+
+    """
+    for path, link in network.namedlinks(skipself=True):
+        if isinstance(link, kinds):
+            hooks = [hook for hook in link.local_link_hooks.values() if isinstance(hook, WeightHook)]
+            with chainer.using_config('train', False), chainer.no_backprop_mode():
+                used = hooks[0].normalize_weight(link).array if hooks else link.W.array
+            yield path[1:], link.W, used, output_axis(link)

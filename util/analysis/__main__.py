@@ -1,0 +1,57 @@
+"""The papers' figures of all runs: ``make figures``.
+
+    python -m util.analysis [RUNS ...] [--out results/figures] [--only NAME ...]
+
+Writes ``<group of runs>/<figure>.csv``, ``.png`` and ``.svg``.
+"""
+import os
+import sys
+
+from util import rundir
+from util.analysis import score
+from util.analysis.runs import group_runs, read_runs
+from util.analysis.table import NothingToDraw, write_figure, write_table
+from util.cli import Parser, path, run_command
+from util.files import UserError
+
+# Name of the files -> what draws the figure, (runs, say) -> Table, Figure
+FIGURES = {
+    'scores': score.draw_scores,
+}
+
+
+def main(argv=None):
+    """The command line."""
+    parser = Parser(prog='python -m util.analysis', description="Make the papers' figures of all runs.")
+    parser.add_argument('runs', nargs='*', type=path, default=[rundir.RUNS],
+                        help='runs, or folders of runs (default: results/runs)')
+    parser.add_argument('--out', '-o', type=path, default=os.path.join(os.path.dirname(rundir.RUNS), 'figures'),
+                        help='folder for the figures (default: results/figures)')
+    parser.add_argument('--only', nargs='+', choices=list(FIGURES), metavar='NAME', default=list(FIGURES),
+                        help='some of: {}'.format(', '.join(FIGURES)))
+    args = parser.parse_args(argv)
+    missing = [folder for folder in args.runs if folder != rundir.RUNS and not os.path.isdir(folder)]
+    if missing:
+        raise UserError('RUNS: {} is not a directory'.format(missing[0]))
+    groups = group_runs(read_runs(args.runs, lambda line: print(line, file=sys.stderr)))
+    for group, runs in groups.items():
+        for name in args.only:
+            _make(os.path.join(args.out, group, name), group, name, runs)
+
+
+def _make(target, group, name, runs):
+    """Make one figure, and say where it is, or which runs it wants."""
+    def say(line):
+        print('{} of {}: {}'.format(name, group, line), file=sys.stderr)
+    try:
+        table, figure = FIGURES[name](runs, say)
+    except NothingToDraw as reason:
+        say('not drawn, it {}'.format(reason))
+        return
+    write_table(target + '.csv', table)
+    write_figure(target, figure)
+    print(os.path.relpath(target + '.png'))
+
+
+if __name__ == '__main__':
+    sys.exit(run_command(main))

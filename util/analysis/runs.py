@@ -1,0 +1,192 @@
+"""What the figures read of runs, and which runs may stand in one figure."""
+import csv
+import json
+import math
+import os
+from typing import NamedTuple
+
+from util import config, probe, scores, snapshot
+from util.environment import read_environment
+from util.files import UserError
+from util.npz import DamagedFile, read_npz
+from util.report.runs import describe_config, find_runs, rank_method, rank_setting, read_methods
+from util.rundir import RunDirectory
+from util.trainer import build_networks
+
+_DISCRIMINATOR = 'updater/model:dis/'
+
+
+class Run(NamedTuple):
+    """A run whose Config, environment and scores could be read.
+
+    Attributes:
+        name (str): The name of its directory.
+        directory (RunDirectory): Where its files are.
+        config (Config): Its own.
+        about (dict): Its names and numbers, of :func:`util.report.runs.describe_config`.
+        data (dict): What its environment says of its data.
+        scores (list of dict): The rows of its ``scores.csv``.
+
+    """
+
+    name: str
+    directory: RunDirectory
+    config: config.Config
+    about: dict
+    data: dict
+    scores: list
+
+    @property
+    def method(self):
+        return self.config.method.name
+
+    @property
+    def setting(self):
+        return self.config.setting.name
+
+    @property
+    def ended(self):
+        """Whether nothing more will come: it has finished, or diverged."""
+        return os.path.exists(self.directory.done) or os.path.exists(self.directory.diverged)
+
+
+def read_runs(places, say):
+    """Read all runs at and below ``places``, by method, setting and seed; one that cannot be read is skipped with a
+    line.
+
+    Raises:
+        UserError: There is none that can be read.
+
+    """
+    runs = []
+    for folder in find_runs(places):
+        try:
+            runs.append(_read_run(folder))
+        except UserError as error:
+            say('skipped {}: {}'.format(os.path.relpath(folder), error))
+    if not runs:
+        raise UserError('no run in {}; "make normalize" makes one'.format(', '.join(map(os.path.relpath, places))))
+    methods = read_methods()
+    return sorted(runs, key=lambda run: (rank_method(run.method, methods), rank_setting(run.setting),
+                                         run.config.seed, run.name))
+
+
+def _read_run(folder):
+    directory = RunDirectory(folder)
+    settings = directory.load_config()
+    try:
+        data = dict(read_environment(directory)['data'])
+        table = scores.ScoreTable(directory.file('scores.csv')).rows
+        return Run(os.path.basename(folder), directory, settings, describe_config(settings),
+                   {key: str(data[key]) for key in ('source', 'fingerprint')}, table)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError('a file of the run is missing or damaged: {!r}'.format(error)) from error
+
+
+def group_runs(runs):
+    """Runs that may stand in one figure: of one data set, model, profile, length and the same changes by flags.
+
+    Returns:
+        dict: A name for a folder -> list of Run.
+
+    """
+    groups = {}
+    for run in runs:
+        about = run.about
+        changed = ' '.join(change for change in about['changed'].split(' ') if not change.startswith('method.'))
+        key = (about['dataset'], about['model'], about['profile'], str(about['length']), changed,
+               run.data['fingerprint'])
+        groups.setdefault(key, []).append(run)
+    named = {}
+    for key in sorted(groups):
+        dataset, model, profile, length = key[:4]
+        name = '-'.join(filter(None, (dataset, model, 'quick' if profile == 'quick' else '', length)))
+        number = 2
+        while (name if number == 2 else '{}-{}'.format(name, number - 1)) in named:
+            number += 1
+        named[name if number == 2 else '{}-{}'.format(name, number - 1)] = groups[key]
+    return named
+
+
+def describe_group(runs):
+    """One line on what the runs of a group have in common, for titles."""
+    about = runs[0].about
+    lengths = sorted({run.config.profile.iterations for run in runs})
+    parts = ['{dataset}, {model}'.format(**about)]
+    parts.append('{} generator updates'.format(' to '.join('{:,}'.format(n) for n in dict.fromkeys((
+        lengths[0], lengths[-1])))))
+    if about['profile'] == 'quick':
+        parts.append("quick profile, not the paper's experiment")
+    return '; '.join(parts)
+
+
+def one_per_method(runs):
+    """The first run of each method, by setting and seed, of those that have ended, else of all: method -> Run."""
+    chosen = {}
+    for run in sorted(runs, key=lambda run: not run.ended):
+        chosen.setdefault(run.method, run)
+    return {run.method: chosen[run.method] for run in runs if run.method in chosen}
+
+
+def readable(runs, read, say):
+    """Yield (run, read(run)); a run whose files are missing or damaged is skipped with a line."""
+    for run in runs:
+        try:
+            yield run, read(run)
+        except (UserError, DamagedFile) as error:
+            say('skipped {}: {}'.format(run.name, error))
+
+
+def load_discriminator(run):
+    """The discriminator of a run's newest whole snapshot, with its iteration.
+
+    Raises:
+        UserError: There is none, or it does not fit.
+        DamagedFile: All that there are are damaged.
+
+    """
+    iterations = run.directory.iterations('snapshot')
+    if not iterations:
+        raise UserError('it has no snapshot_iter_*.npz')
+    for iteration in reversed(iterations):
+        try:
+            arrays = read_npz(run.directory.snapshot(iteration))
+            break
+        except DamagedFile:
+            if iteration == iterations[0]:
+                raise
+    discriminator = build_networks(run.config)[1]
+    snapshot.load_arrays(run.directory.snapshot(iteration), discriminator, {
+        key[len(_DISCRIMINATOR):]: value for key, value in arrays.items() if key.startswith(_DISCRIMINATOR)})
+    return discriminator, iteration
+
+
+def read_log(run):
+    """The entries of a run's ``log``, dicts. Raises UserError when it is missing or damaged."""
+    try:
+        with open(run.directory.file('log'), encoding='utf-8') as f:
+            entries = json.load(f)
+        return [{key: float(value) for key, value in entry.items()} for entry in entries]
+    except FileNotFoundError as error:
+        raise UserError('it has no log') from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError('its log is damaged: {!r}'.format(error)) from error
+
+
+def read_probe(run):
+    """The rows of a run's ``discriminator.csv``. Raises UserError when there are none or they are damaged."""
+    path = run.directory.file(probe.FILE)
+    if not os.path.exists(path):
+        raise UserError('it has no {}: it was trained without, or by an earlier version'.format(probe.FILE))
+    try:
+        rows = probe.read_rows(path)
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise UserError('its {} is damaged: {}'.format(probe.FILE, error)) from error
+    if not rows:
+        raise UserError('its {} is empty'.format(probe.FILE))
+    return rows
+
+
+def finite(x):
+    """Whether a number can be drawn."""
+    return x is not None and math.isfinite(x)

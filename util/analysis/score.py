@@ -1,0 +1,121 @@
+"""Score and Frechet distance by method and setting (paper, Figures 1 and 2)."""
+import statistics
+
+from matplotlib.lines import Line2D
+
+from util.analysis import style
+from util.analysis.runs import describe_group, finite
+from util.analysis.table import NothingToDraw, Table
+from util.report.published import read_published
+from util.report.runs import rank_setting
+from util.scorer import INCEPTION
+from util.scorer import label as scorer_label
+
+COLUMNS = ('method', 'setting', 'scorer', 'protocol', 'iteration', 'runs', 'score', 'frechet_distance',
+           'paper_score', 'paper_frechet_distance')
+_FAMILIES = {'sndcgan': 'cnn'}  # models that the paper's numbers of another stand beside
+_LOG = 'log'
+
+
+@style.styled
+def draw_scores(runs, say):
+    """Draw the last score and Frechet distance of each method at each setting; several seeds give their mean.
+
+    Args:
+        runs (list of Run): A group.
+        say (callable): Gets a line for each run that is left out.
+
+    Returns:
+        tuple: A Table by ``COLUMNS`` and a Figure.
+
+    Raises:
+        NothingToDraw: No run has come to its end and was scored there.
+
+    """
+    last = [(run, row) for run in runs for row in [_last_score(run, say)] if row]
+    if not last:
+        raise NothingToDraw('wants runs that have ended and were scored')
+    scorer = _commonest([(row['scorer'], row['weights'], row['protocol']) for _, row in last])
+    cells = {}
+    for run, row in last:
+        if (row['scorer'], row['weights'], row['protocol']) != scorer:
+            say('skipped {}: it was scored by {scorer} {weights}, protocol {protocol}'.format(run.name, **row))
+            continue
+        cells.setdefault((run.method, run.setting), []).append(row)
+    published = _published(runs[0]) if scorer[0] == INCEPTION else {}
+    rows = [_row(method, setting, found, published.get(method, {})) for (method, setting), found in cells.items()]
+    return Table(COLUMNS, rows), _draw(runs, scorer[0], [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+
+
+def _last_score(run, say):
+    if not run.ended:
+        say('skipped {}: it has not finished'.format(run.name))
+        return None
+    rows = [row for row in run.scores if row['iteration'] > 0]
+    if not rows:
+        say('skipped {}: it has no scores'.format(run.name))
+        return None
+    return max(rows, key=lambda row: row['iteration'])
+
+
+def _commonest(values):
+    return max(dict.fromkeys(values), key=values.count)
+
+
+def _published(run):
+    """The paper's numbers for this data set and model: method -> entry. None for the quick profile's networks."""
+    if run.about['profile'] == 'quick' or run.about['changed']:
+        return {}
+    model = _FAMILIES.get(run.about['model'], run.about['model'])
+    entries = [row for row in read_published()[0] if row['origin'] == 'paper' and row['score'] is not None
+               and row['dataset'] == run.about['dataset'] and row.get('model') == model and 'method' in row]
+    return {row['method']: row for row in reversed(entries)}  # of several lengths the first, which is the shortest
+
+
+def _row(method, setting, found, paper):
+    def mean(key):
+        values = [row[key] for row in found if finite(row[key])]
+        return statistics.fmean(values) if values else None
+    return (method, setting, found[0]['scorer'], found[0]['protocol'], max(row['iteration'] for row in found),
+            len(found), mean('score_mean'), mean('frechet_distance'), paper.get('score'),
+            paper.get('frechet_distance'))
+
+
+def _draw(runs, scorer, rows):
+    settings = sorted({row['setting'] for row in rows}, key=rank_setting)
+    methods = list(dict.fromkeys(row['method'] for row in rows))
+    name = 'Inception Score' if scorer == INCEPTION else 'score by {}'.format(scorer_label(scorer))
+    figure, axes = style.make_figure(describe_group(runs), 2, width=7, height=4.6, sharex=True)
+    quantities = (('score', name), ('frechet_distance', 'FID' if scorer == INCEPTION else 'Frechet distance'))
+    for axis, (key, text) in zip(axes[:, 0], quantities, strict=True):
+        _bars(axis, key, rows, methods, settings)
+        axis.set_ylabel(text + (' (higher is better)' if key == 'score' else ' (lower is better)'))
+        axis.grid(axis='x', visible=False)
+    axes[1, 0].set_yscale(_LOG)
+    if len(settings) > 1:
+        axes[1, 0].set_xticks(range(len(settings)), settings)
+        axes[1, 0].set_xlabel('setting (configs/settings.yml)')
+    else:  # methods stand below their bars
+        axes[1, 0].set_xticks(range(len(methods)), map(style.label, methods), rotation=40, ha='right',
+                              rotation_mode='anchor')
+        axes[1, 0].set_xlabel('method, setting {}'.format(settings[0]))
+    paper = [Line2D([], [], color='black', linewidth=1.5, label="paper's Table 2\n(its best setting)")] * any(
+        row['paper_score'] is not None for row in rows)
+    handles = axes[0, 0].get_legend_handles_labels()[0] if len(settings) > 1 and len(methods) > 1 else []
+    if handles or paper:
+        style.legend(figure, handles + paper)
+    return figure
+
+
+def _bars(axis, key, rows, methods, settings):
+    many = len(settings) > 1
+    width = 0.85 / len(methods) if many else 0.8
+    for row in rows:
+        if row[key] is None:
+            continue
+        i = methods.index(row['method'])
+        x = settings.index(row['setting']) + (i - (len(methods) - 1) / 2) * width if many else i
+        axis.bar(x, row[key], width, **style.bar(row['method']))
+        paper = row['paper_' + key]
+        if paper is not None:
+            axis.hlines(paper, x - width / 2, x + width / 2, color='black', linewidth=1.5)

@@ -1,0 +1,89 @@
+"""How figures look: one colour, marker, line and hatch for each method in all of them, told apart in grey, too."""
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+# Method: name in legends, colour, marker, line, hatch. Colours are of Okabe and Ito's and Tol's palettes
+_METHODS = {
+    'none': ('no normalization', '#000000', 'o', '-', ''),
+    'weight_clipping': ('weight clipping', '#E69F00', 's', '--', '//'),
+    'gan_gp': ('GAN-GP', '#56B4E9', '^', '-.', '..'),
+    'wgan_gp': ('WGAN-GP', '#0072B2', 'v', '-', 'xx'),
+    'batch_norm': ('batch norm.', '#CC79A7', 'D', '--', '++'),
+    'layer_norm': ('layer norm.', '#882255', 'P', ':', '\\\\'),
+    'weight_norm': ('weight norm.', '#009E73', 'X', '--', '--'),
+    'frobenius_norm': ('Frobenius norm', '#117733', '<', ':', 'oo'),
+    'orthonormal': ('orthonormal', '#B8A100', '>', '-.', '||'),
+    'orthonormal_hinge': ('orthonormal, hinge', '#665500', 'h', ':', '**'),
+    'sn': ('SN', '#D55E00', '*', '-', ''),
+    'sn_hinge': ('SN, hinge', '#AA3377', 'p', '--', '//..'),
+    'sn_gp': ('SN, WGAN-GP', '#EE8866', 'd', '-.', '\\\\..'),
+    'singular_value_clipping': ('sing. value clipping', '#777777', '8', '--', 'xx..'),
+    'ssn': ('SSN', '#44AA99', '1', '-.', '++..'),
+    'bsn': ('BSN', '#332288', '2', '--', '||..'),
+    'bssn': ('BSSN', '#6699CC', 'H', '-', '--..'),
+}
+_OTHER = ('#999999', 'x', ':', 'OO')
+_PARAMETERS = {
+    'font.size': 8, 'axes.titlesize': 8, 'axes.labelsize': 8, 'legend.fontsize': 7, 'xtick.labelsize': 7,
+    'ytick.labelsize': 7, 'figure.titlesize': 9, 'axes.linewidth': 0.6, 'lines.linewidth': 1.1, 'lines.markersize': 4,
+    'hatch.linewidth': 0.4, 'axes.grid': True, 'grid.linewidth': 0.4, 'grid.alpha': 0.4, 'axes.axisbelow': True,
+    'legend.frameon': False, 'savefig.dpi': 160, 'svg.hashsalt': 'figures', 'svg.fonttype': 'none',
+}
+
+
+def label(method):
+    """A method's name in a figure."""
+    return _METHODS.get(method, (method,))[0]
+
+
+def color(method):
+    """A method's colour in all figures."""
+    return _METHODS.get(method, (method, *_OTHER))[1]
+
+
+def line(method, **more):
+    """Keyword arguments of ``Axes.plot`` for a method's line."""
+    name, tint, marker, dashes, _ = _METHODS.get(method, (method, *_OTHER))
+    return {'color': tint, 'marker': marker, 'linestyle': dashes, 'label': name, **more}
+
+
+def bar(method):
+    """Keyword arguments of ``Axes.bar`` for a method's bars."""
+    name, tint, _, _, hatch = _METHODS.get(method, (method, *_OTHER))
+    return {'color': tint, 'hatch': hatch, 'edgecolor': 'white', 'linewidth': 0.5, 'label': name}
+
+
+def shade(i, n):
+    """Colour, marker and line of the i-th of n layers or snapshots, darker with i."""
+    return {'color': matplotlib.colormaps['viridis'](0.92 * (1 - i / max(n - 1, 1))), 'marker': 'os^vDPX<>*'[i % 10],
+            'linestyle': ('-', '--', '-.', ':')[i % 4]}
+
+
+def make_figure(title, rows=1, columns=1, width=7., height=3., **options):
+    """A Figure with a title and ``rows`` x ``columns`` axes (an array of two dimensions)."""
+    with matplotlib.rc_context(_PARAMETERS):
+        figure = Figure(figsize=(width, height), layout='constrained')
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        figure.suptitle(title)
+    return figure, axes
+
+
+def styled(function):
+    """Decorator: what ``function`` draws has these fonts and lines."""
+    def wrapped(*args, **kwargs):
+        with matplotlib.rc_context(_PARAMETERS):
+            return function(*args, **kwargs)
+    wrapped.__name__, wrapped.__doc__ = function.__name__, function.__doc__
+    return wrapped
+
+
+def legend(figure, handles, title=None):
+    """A legend right of all axes, where it covers nothing."""
+    unique = {handle.get_label(): handle for handle in handles}
+    figure.legend(handles=list(unique.values()), loc='outside right upper', title=title, handlelength=3)
+
+
+def method_handles(methods):
+    """What a legend shows of methods."""
+    return [Line2D([], [], **line(method)) for method in methods]

@@ -1,0 +1,40 @@
+"""The numbers of a figure, and how figure and numbers are written."""
+import csv
+from typing import NamedTuple
+
+from util.files import atomic_write
+
+
+class Table(NamedTuple):
+    """The numbers of a figure: names of columns, and rows of values."""
+
+    columns: tuple
+    rows: list
+
+
+class NothingToDraw(Exception):
+    """No run can feed a figure; the message says which ones could."""
+
+
+def write_table(path, table):
+    """Write a Table as CSV. Raises UserError when that is impossible."""
+    with atomic_write(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as f:
+        writer = csv.writer(f, lineterminator='\n')
+        writer.writerow(table.columns)
+        writer.writerows([_cell(value) for value in row] for row in table.rows)
+
+
+def _cell(value):
+    return '{:.6g}'.format(value) if isinstance(value, float) else value
+
+
+def write_figure(path, figure):
+    """Write a matplotlib figure as ``path``.png and ``path``.svg: the same numbers give the same bytes.
+
+    Raises:
+        UserError: They cannot be written.
+
+    """
+    for kind, metadata in (('png', {'Software': None}), ('svg', {'Date': None, 'Creator': None})):
+        with atomic_write('{}.{}'.format(path, kind)) as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata)
