@@ -70,7 +70,7 @@ rows = $(method)$(setting)$(call flag,--profile,$(PROFILE))$(dataset)$(model)
 scoring = $(call flag,--protocol,$(or $(strip $(PROTOCOL)),$(default-protocol)))$(call flag,--scorer,$(SCORER))
 numbers = $(call flag,--iterations,$(or $(strip $(ITERATIONS)),$(default-iterations)))$(call flag,--seed,$(SEED))
 tag = $(if $(strip $(TAG)),$(strip $(TAG))$(if $(suffix),-))$(suffix)
-places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))
+places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))$(call flag,--probe,$(PROBE))
 keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
 train = .venv/bin/python train.py$(rows)$(scoring)$(numbers)$(places)$(if $(more), $(more))$(keys)
 # In a sweep, which says sweep=yes, a run that diverges (exit status 3) is a result like others
@@ -235,6 +235,7 @@ clean:
 ##   SCORER                                 what scores: inception, a classifier that "make scorer" made, or none
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
 ##   DATA_DIR OUT TAG                       folders: the data set's, the run's; TAG is added to the run's default name
+##   PROBE                                  generator updates between two looks at D, for "make figures"; 0: none
 ##   SET                                    single keys: SET="setting.n_dis=1 method.n_power_iteration=2"
 ## and PYTHON, the interpreter that .venv is made with: 3.10 to 3.13, by default the first found.
 ##

@@ -46,6 +46,9 @@ def make_parser():
     run.add_argument('--data-dir', type=path,
                      help='the folder of pictures (folder, imagenet), or a copy of the archive (cifar10, stl10)')
     run.add_argument('--scorer', help="which network scores the snapshots, or none (default: the data set's)")
+    run.add_argument('--probe', type=int, metavar='N',
+                     help='iterations between two looks at the discriminator, for figures, which change nothing; '
+                          '0: none (default: as between two snapshots)')
     run.add_argument('--dry-run', action='store_true', help='print the resolved Config and stop')
     return parser
 
@@ -72,6 +75,8 @@ def main(argv=None):
         evaluation_interval=args.evaluation_interval, display_interval=args.display_interval)
     if args.tag and not re.fullmatch(r'[\w.+=-]+', args.tag):
         raise UserError('--tag must be of letters, digits and _ . + = -, not {!r}'.format(args.tag))
+    if args.probe is not None and args.probe < 0:
+        raise UserError('--probe must be at least 0, not {}'.format(args.probe))
     if args.dry_run:
         print(resolved.to_yaml(), end='')
         return 0
@@ -81,7 +86,8 @@ def main(argv=None):
     print('Run: {}'.format(os.path.relpath(directory.path)), flush=True)
     # A run goes on with the engine that it has, so that it ends with the same bits
     with using_engine(args.engine, last_engine(directory), device):
-        return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say)
+        return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say,
+                             args.probe)
 
 
 def print_profile(profile):

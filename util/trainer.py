@@ -18,6 +18,7 @@ from util.files import UserError, atomic_write
 from util.generate_fake_image import GenerateFakeImage, SaveGenerator
 from util.generate_inception_score import GenerateInceptionScore, make_run_scorer
 from util.npz import DamagedFile
+from util.probe import Probe
 from util.rundir import Lock
 from util.scorer import load_scorer
 from util.updater import GANUpdater
@@ -84,7 +85,8 @@ def build(config, device, images, labels=None, networks=None):
     return Parts(generator, discriminator, updater)
 
 
-def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print):
+def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print,
+          probe=None):
     """Train, or go on with, the run in ``directory`` until its last iteration.
 
     Args:
@@ -95,6 +97,8 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         scorer_name (str or None): ``None``: the data set's own; ``'none'``: pictures only.
         resume (str or None): Go on from this snapshot instead of the run's newest.
         say (callable): Gets lines for the user.
+        probe (int or None): Iterations between two looks at the discriminator, for figures; 0: none. ``None``: as
+            between two snapshots.
 
     Returns:
         int: Exit status: 0; 128 plus the signal that stopped the run; 3 when training has diverged.
@@ -130,7 +134,7 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         parts = build(config, device, pictures.images, pictures.labels, networks)
         stop = StopTrigger(config.profile.iterations)
         snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)
-        trainer = make_trainer(config, directory, parts, stop, snapshots, scorer)
+        trainer = make_trainer(config, directory, parts, stop, snapshots, scorer, probe)
         start = restore(trainer, directory, snapshots, resume, stop.last, say)
         if not os.path.exists(directory.config):
             config.save(directory.config)
@@ -140,14 +144,17 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         return run(trainer, directory, stop, 'the same command without --resume' if resume else 'the same command', say)
 
 
-def make_trainer(config, directory, parts, stop, snapshots, scorer):
-    """Make the Chainer Trainer with all its extensions."""
+def make_trainer(config, directory, parts, stop, snapshots, scorer, probe=None):
+    """Make the Chainer Trainer with all its extensions; ``probe`` as of :func:`train`."""
     profile = config.profile
     trainer = chainer.training.Trainer(parts.updater, stop, out=directory.path)
     evaluate, display, save = (EveryOrLast(period, profile.iterations) for period in (
         profile.evaluation_interval, profile.display_interval, profile.snapshot_interval))
+    look = EveryOrLast(probe or profile.snapshot_interval, profile.iterations)
     models = {'gen': parts.generator, 'dis': parts.discriminator}
-    trainer.extend(StopOnNonNumber(models, profile.display_interval, (stop.latch, evaluate, save)))
+    trainer.extend(StopOnNonNumber(models, profile.display_interval, (stop.latch, evaluate, save, look)))
+    if probe != 0:
+        trainer.extend(Probe(parts.updater, directory), trigger=look)
     evaluations = [SaveGenerator(parts.generator, directory),
                    GenerateFakeImage(parts.generator, directory, config.seed)]
     columns = ['iteration', 'gen/loss', 'dis/loss']

@@ -8,7 +8,7 @@ import os
 import sys
 
 from util import rundir
-from util.analysis import score
+from util.analysis import overtime, score, spectra
 from util.analysis.runs import group_runs, read_runs
 from util.analysis.table import NothingToDraw, write_figure, write_table
 from util.cli import Parser, path, run_command
@@ -17,6 +17,11 @@ from util.files import UserError
 # Name of the files -> what draws the figure, (runs, say) -> Table, Figure
 FIGURES = {
     'scores': score.draw_scores,
+    'spectra': spectra.draw_spectra,
+    'sigma': overtime.draw_sigma,
+    'gradients': overtime.draw_gradients,
+    'variances': overtime.draw_variances,
+    'allowed': spectra.draw_allowed,
 }
 
 

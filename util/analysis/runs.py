@@ -47,7 +47,12 @@ class Run(NamedTuple):
     @property
     def ended(self):
         """Whether nothing more will come: it has finished, or diverged."""
-        return os.path.exists(self.directory.done) or os.path.exists(self.directory.diverged)
+        return os.path.exists(self.directory.done) or self.diverged
+
+    @property
+    def diverged(self):
+        """Whether a NaN ended it."""
+        return os.path.exists(self.directory.diverged) and not os.path.exists(self.directory.done)
 
 
 def read_runs(places, say):

@@ -12,9 +12,8 @@ from util.scorer import INCEPTION
 from util.scorer import label as scorer_label
 
 COLUMNS = ('method', 'setting', 'scorer', 'protocol', 'iteration', 'runs', 'score', 'frechet_distance',
-           'paper_score', 'paper_frechet_distance')
+           'diverged', 'paper_score', 'paper_frechet_distance')
 _FAMILIES = {'sndcgan': 'cnn'}  # models that the paper's numbers of another stand beside
-_LOG = 'log'
 
 
 @style.styled
@@ -41,7 +40,7 @@ def draw_scores(runs, say):
         if (row['scorer'], row['weights'], row['protocol']) != scorer:
             say('skipped {}: it was scored by {scorer} {weights}, protocol {protocol}'.format(run.name, **row))
             continue
-        cells.setdefault((run.method, run.setting), []).append(row)
+        cells.setdefault((run.method, run.setting), []).append((row, run.diverged))
     published = _published(runs[0]) if scorer[0] == INCEPTION else {}
     rows = [_row(method, setting, found, published.get(method, {})) for (method, setting), found in cells.items()]
     return Table(COLUMNS, rows), _draw(runs, scorer[0], [dict(zip(COLUMNS, row, strict=True)) for row in rows])
@@ -76,29 +75,35 @@ def _row(method, setting, found, paper):
     def mean(key):
         values = [row[key] for row in found if finite(row[key])]
         return statistics.fmean(values) if values else None
+    diverged = sum(bad for _, bad in found)
+    found = [row for row, _ in found]
     return (method, setting, found[0]['scorer'], found[0]['protocol'], max(row['iteration'] for row in found),
-            len(found), mean('score_mean'), mean('frechet_distance'), paper.get('score'),
+            len(found), mean('score_mean'), mean('frechet_distance'), diverged, paper.get('score'),
             paper.get('frechet_distance'))
 
 
 def _draw(runs, scorer, rows):
     settings = sorted({row['setting'] for row in rows}, key=rank_setting)
     methods = list(dict.fromkeys(row['method'] for row in rows))
-    name = 'Inception Score' if scorer == INCEPTION else 'score by {}'.format(scorer_label(scorer))
+    name = 'Inception Score' if scorer == INCEPTION else scorer_label(scorer)
     figure, axes = style.make_figure(describe_group(runs), 2, width=7, height=4.6, sharex=True)
     quantities = (('score', name), ('frechet_distance', 'FID' if scorer == INCEPTION else 'Frechet distance'))
     for axis, (key, text) in zip(axes[:, 0], quantities, strict=True):
         _bars(axis, key, rows, methods, settings)
-        axis.set_ylabel(text + (' (higher is better)' if key == 'score' else ' (lower is better)'))
+        axis.set_ylabel('{}\n({} is better)'.format(text, 'higher' if key == 'score' else 'lower'))
         axis.grid(axis='x', visible=False)
-    axes[1, 0].set_yscale(_LOG)
+    style.log_scale(axes[1, 0])
+    distances = [row['frechet_distance'] for row in rows if row['frechet_distance']]
+    if distances:  # bars need a foot, and 0 is not on this axis
+        axes[1, 0].set_ylim(bottom=min(distances) / 2)
     if len(settings) > 1:
         axes[1, 0].set_xticks(range(len(settings)), settings)
-        axes[1, 0].set_xlabel('setting (configs/settings.yml)')
+        axes[1, 0].set_xlabel('setting')
     else:  # methods stand below their bars
         axes[1, 0].set_xticks(range(len(methods)), map(style.label, methods), rotation=40, ha='right',
                               rotation_mode='anchor')
         axes[1, 0].set_xlabel('method, setting {}'.format(settings[0]))
+        axes[1, 0].set_xlim(-0.7, max(len(methods), 4) - 0.3)
     paper = [Line2D([], [], color='black', linewidth=1.5, label="paper's Table 2\n(its best setting)")] * any(
         row['paper_score'] is not None for row in rows)
     handles = axes[0, 0].get_legend_handles_labels()[0] if len(settings) > 1 and len(methods) > 1 else []
@@ -116,6 +121,8 @@ def _bars(axis, key, rows, methods, settings):
         i = methods.index(row['method'])
         x = settings.index(row['setting']) + (i - (len(methods) - 1) / 2) * width if many else i
         axis.bar(x, row[key], width, **style.bar(row['method']))
+        if row['diverged']:
+            axis.annotate('div.', (x, row[key]), ha='center', va='bottom', fontsize=6)
         paper = row['paper_' + key]
         if paper is not None:
             axis.hlines(paper, x - width / 2, x + width / 2, color='black', linewidth=1.5)

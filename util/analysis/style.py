@@ -1,7 +1,10 @@
 """How figures look: one colour, marker, line and hatch for each method in all of them, told apart in grey, too."""
+import functools
+
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Method: name in legends, colour, marker, line, hatch. Colours are of Okabe and Ito's and Tol's palettes
 _METHODS = {
@@ -24,7 +27,7 @@ _METHODS = {
     'bssn': ('BSSN', '#6699CC', 'H', '-', '--..'),
 }
 _OTHER = ('#999999', 'x', ':', 'OO')
-_PARAMETERS = {
+PARAMETERS = {
     'font.size': 8, 'axes.titlesize': 8, 'axes.labelsize': 8, 'legend.fontsize': 7, 'xtick.labelsize': 7,
     'ytick.labelsize': 7, 'figure.titlesize': 9, 'axes.linewidth': 0.6, 'lines.linewidth': 1.1, 'lines.markersize': 4,
     'hatch.linewidth': 0.4, 'axes.grid': True, 'grid.linewidth': 0.4, 'grid.alpha': 0.4, 'axes.axisbelow': True,
@@ -62,26 +65,36 @@ def shade(i, n):
 
 def make_figure(title, rows=1, columns=1, width=7., height=3., **options):
     """A Figure with a title and ``rows`` x ``columns`` axes (an array of two dimensions)."""
-    with matplotlib.rc_context(_PARAMETERS):
+    with matplotlib.rc_context(PARAMETERS):
         figure = Figure(figsize=(width, height), layout='constrained')
         axes = figure.subplots(rows, columns, squeeze=False, **options)
-        figure.suptitle(title)
+        figure.suptitle(title, x=0.01, ha='left')
     return figure, axes
+
+
+def log_scale(axis, which='y'):
+    """Make an axis logarithmic, with plain numbers at its ticks where they are short."""
+    getattr(axis, 'set_{}scale'.format(which))('log')
+    scale = getattr(axis, which + 'axis')
+    scale.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+    scale.set_major_formatter(FuncFormatter(
+        lambda x, _: '{:g}'.format(x) if 1e-3 < x < 1e4 else '{:.0e}'.format(x).replace('e-0', 'e-')))
+    scale.set_minor_formatter(NullFormatter())
 
 
 def styled(function):
     """Decorator: what ``function`` draws has these fonts and lines."""
+    @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        with matplotlib.rc_context(_PARAMETERS):
+        with matplotlib.rc_context(PARAMETERS):
             return function(*args, **kwargs)
-    wrapped.__name__, wrapped.__doc__ = function.__name__, function.__doc__
     return wrapped
 
 
 def legend(figure, handles, title=None):
     """A legend right of all axes, where it covers nothing."""
     unique = {handle.get_label(): handle for handle in handles}
-    figure.legend(handles=list(unique.values()), loc='outside right upper', title=title, handlelength=3)
+    figure.legend(handles=list(unique.values()), loc='outside right center', title=title, handlelength=3)
 
 
 def method_handles(methods):

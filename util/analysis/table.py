@@ -2,6 +2,7 @@
 import csv
 from typing import NamedTuple
 
+from util.analysis import style
 from util.files import atomic_write
 
 
@@ -28,6 +29,7 @@ def _cell(value):
     return '{:.6g}'.format(value) if isinstance(value, float) else value
 
 
+@style.styled
 def write_figure(path, figure):
     """Write a matplotlib figure as ``path``.png and ``path``.svg: the same numbers give the same bytes.
 
