@@ -14,7 +14,7 @@ from util.analysis.table import NothingToDraw, write_figure, write_table
 from util.cli import Parser, path, run_command
 from util.files import UserError
 
-# Name of the files -> what draws the figure, (runs, say) -> Table, Figure
+# Name of the files -> what draws the figure, (runs, skip) -> Table, Figure
 FIGURES = {
     'scores': score.draw_scores,
     'spectra': spectra.draw_spectra,
@@ -45,17 +45,20 @@ def main(argv=None):
 
 
 def _make(target, group, name, runs):
-    """Make one figure, and say where it is, or which runs it wants."""
-    def say(line):
-        print('{} of {}: {}'.format(name, group, line), file=sys.stderr)
+    """Make one figure, and say where it is, or which runs it wants; and which runs were left out, by reason."""
+    skipped, reason = {}, None
     try:
-        table, figure = FIGURES[name](runs, say)
-    except NothingToDraw as reason:
-        say('not drawn, it {}'.format(reason))
-        return
-    write_table(target + '.csv', table)
-    write_figure(target, figure)
-    print(os.path.relpath(target + '.png'))
+        table, figure = FIGURES[name](runs, lambda run, why: skipped.setdefault(why, []).append(run.name))
+        write_table(target + '.csv', table)
+        write_figure(target, figure)
+        print(os.path.relpath(target + '.png'))
+    except NothingToDraw as nothing:
+        reason = nothing
+    for why, names in skipped.items():
+        print('{} of {}: skipped {}: {}'.format(name, group, ', '.join(names), why), file=sys.stderr)
+    if reason:
+        print('{} of {}: not drawn, it {}'.format(name, group, reason), file=sys.stderr)
+
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
-"""What becomes of the discriminator over training: sigma (paper, Figure 9), norms of gradients (BSSN's Figures 4 and 6),
-variances of weights (its Figure 5).
+"""The discriminator over training: sigma (paper, Figure 9), norms of gradients (BSSN's Figures 4 and 6), variances of
+weights (its Figure 5).
 """
 import itertools
 
@@ -32,7 +32,7 @@ def _about(run):
 
 
 @style.styled
-def draw_sigma(runs, say):
+def draw_sigma(runs, skip):
     """Draw the largest singular value of each layer over training: the running estimate beside the exact value, and
     that of the weight that the layer computes with.
 
@@ -40,7 +40,7 @@ def draw_sigma(runs, say):
 
     Args:
         runs (list of Run): A group; of each method the first run, where it keeps an estimate.
-        say (callable): Gets a line for each run that is left out.
+        skip (callable): Gets each run that is left out, and why.
 
     Returns:
         tuple: A Table by ``SIGMA_COLUMNS`` and a Figure.
@@ -50,24 +50,24 @@ def draw_sigma(runs, say):
 
     """
     found = []
-    for run, log in readable(one_per_method(runs).values(), read_log, say):
+    for run, log in readable(one_per_method(runs).values(), read_log, skip):
         estimates = [(int(entry['iteration']), key[len('sigma/'):], ESTIMATED, entry[key])
                      for entry in log for key in entry if key.startswith('sigma/') and finite(entry[key])]
         if estimates:
-            found.append((run, estimates + _exact(run, say)))
+            found.append((run, estimates + _exact(run, skip)))
     if not found:
         raise NothingToDraw('wants runs of a method that divides by a singular value: sn, ssn, bsn ...')
     rows = [(*_about(run), *entry) for run, entries in found for entry in entries]
     return Table(SIGMA_COLUMNS, rows), _draw_sigma(describe_group(runs), found)
 
 
-def _exact(run, say):
+def _exact(run, skip):
     """Exact values of a run: (iteration, layer, what, sigma) each."""
     names = {probe.SIGMA: EXACT, probe.SIGMA_USED: USED}
-    for _, rows in readable([run], read_probe, say):
+    for _, rows in readable([run], read_probe, skip):
         return [(row['iteration'], row['layer'], names[row['quantity']], row['value'])
                 for row in rows if row['quantity'] in names]
-    for _, (discriminator, iteration) in readable([run], load_discriminator, say):
+    for _, (discriminator, iteration) in readable([run], load_discriminator, skip):
         return [entry for name, weight, used, axis in used_weights(discriminator) for entry in (
             (iteration, name, EXACT, largest_singular_value(weight.array, axis)),
             (iteration, name, USED, largest_singular_value(used, axis)))]
@@ -107,14 +107,14 @@ def _layer_handles(layers):
 
 
 @style.styled
-def draw_gradients(runs, say):
+def draw_gradients(runs, skip):
     """Draw norms of the discriminator's gradients over training, one line a method, and the score beside them.
 
     A panel for each layer's weight (the norm of the loss's gradient), two for the pictures, one for the score.
 
     Args:
         runs (list of Run): A group; of each method the first run.
-        say (callable): Gets a line for each run that is left out.
+        skip (callable): Gets each run that is left out, and why.
 
     Returns:
         tuple: A Table by ``GRADIENT_COLUMNS`` and a Figure.
@@ -124,7 +124,7 @@ def draw_gradients(runs, say):
 
     """
     rows, lines = [], {}
-    for run, entries in readable(one_per_method(runs).values(), read_probe, say):
+    for run, entries in readable(one_per_method(runs).values(), read_probe, skip):
         for row in entries:
             if row['quantity'] in (probe.GRADIENT, probe.INPUT_GRADIENT):
                 rows.append((*_about(run), row['iteration'], row['quantity'], row['layer'], row['value']))
@@ -154,13 +154,13 @@ def draw_gradients(runs, say):
 
 
 @style.styled
-def draw_variances(runs, say):
+def draw_variances(runs, skip):
     """Draw the variance of the weights that the layers compute with over training, one line a method, against what
     LeCun's (1 / fan_in) and Xavier's (2 / (fan_in + fan_out)) initializations would have.
 
     Args:
         runs (list of Run): A group; of each method the first run.
-        say (callable): Gets a line for each run that is left out.
+        skip (callable): Gets each run that is left out, and why.
 
     Returns:
         tuple: A Table by ``VARIANCE_COLUMNS`` and a Figure.
@@ -173,7 +173,7 @@ def draw_variances(runs, say):
         return read_probe(run), {name: initial_variances(used.shape, axis) for name, _, used, axis in used_weights(
             load_discriminator(run)[0])}
     rows, lines, theory = [], {}, {}
-    for run, (entries, variances) in readable(one_per_method(runs).values(), read, say):
+    for run, (entries, variances) in readable(one_per_method(runs).values(), read, skip):
         for row in entries:
             if row['quantity'] == probe.VARIANCE and row['layer'] in variances and row['value'] > 0:
                 theory[row['layer']] = variances[row['layer']]

@@ -133,13 +133,13 @@ def one_per_method(runs):
     return {run.method: chosen[run.method] for run in runs if run.method in chosen}
 
 
-def readable(runs, read, say):
-    """Yield (run, read(run)); a run whose files are missing or damaged is skipped with a line."""
+def readable(runs, read, skip):
+    """Yield (run, read(run)); a run whose files are missing or damaged is handed to ``skip``."""
     for run in runs:
         try:
             yield run, read(run)
         except (UserError, DamagedFile) as error:
-            say('skipped {}: {}'.format(run.name, error))
+            skip(run, str(error))
 
 
 def load_discriminator(run):

@@ -17,12 +17,12 @@ _FAMILIES = {'sndcgan': 'cnn'}  # models that the paper's numbers of another sta
 
 
 @style.styled
-def draw_scores(runs, say):
+def draw_scores(runs, skip):
     """Draw the last score and Frechet distance of each method at each setting; several seeds give their mean.
 
     Args:
         runs (list of Run): A group.
-        say (callable): Gets a line for each run that is left out.
+        skip (callable): Gets each run that is left out, and why.
 
     Returns:
         tuple: A Table by ``COLUMNS`` and a Figure.
@@ -31,14 +31,14 @@ def draw_scores(runs, say):
         NothingToDraw: No run has come to its end and was scored there.
 
     """
-    last = [(run, row) for run in runs for row in [_last_score(run, say)] if row]
+    last = [(run, row) for run in runs for row in [_last_score(run, skip)] if row]
     if not last:
         raise NothingToDraw('wants runs that have ended and were scored')
     scorer = _commonest([(row['scorer'], row['weights'], row['protocol']) for _, row in last])
     cells = {}
     for run, row in last:
         if (row['scorer'], row['weights'], row['protocol']) != scorer:
-            say('skipped {}: it was scored by {scorer} {weights}, protocol {protocol}'.format(run.name, **row))
+            skip(run, 'it was scored by {scorer} {weights}, protocol {protocol}'.format(**row))
             continue
         cells.setdefault((run.method, run.setting), []).append((row, run.diverged))
     published = _published(runs[0]) if scorer[0] == INCEPTION else {}
@@ -46,13 +46,13 @@ def draw_scores(runs, say):
     return Table(COLUMNS, rows), _draw(runs, scorer[0], [dict(zip(COLUMNS, row, strict=True)) for row in rows])
 
 
-def _last_score(run, say):
+def _last_score(run, skip):
     if not run.ended:
-        say('skipped {}: it has not finished'.format(run.name))
+        skip(run, 'it has not finished')
         return None
     rows = [row for row in run.scores if row['iteration'] > 0]
     if not rows:
-        say('skipped {}: it has no scores'.format(run.name))
+        skip(run, 'it has no scores')
         return None
     return max(rows, key=lambda row: row['iteration'])
 

@@ -27,12 +27,12 @@ def spectra(discriminator):
 
 
 @style.styled
-def draw_spectra(runs, say):
+def draw_spectra(runs, skip):
     """Draw the squared singular values of each layer, the largest scaled to 1, one line a method.
 
     Args:
         runs (list of Run): A group; of each method the first run.
-        say (callable): Gets a line for each run that is left out.
+        skip (callable): Gets each run that is left out, and why.
 
     Returns:
         tuple: A Table by ``COLUMNS`` and a Figure.
@@ -42,7 +42,7 @@ def draw_spectra(runs, say):
 
     """
     rows, lines = [], {}
-    for run, (discriminator, iteration) in readable(one_per_method(runs).values(), load_discriminator, say):
+    for run, (discriminator, iteration) in readable(one_per_method(runs).values(), load_discriminator, skip):
         for layer, values in spectra(discriminator).items():
             if len(values) < 2:
                 continue  # a single value is always the largest
@@ -101,7 +101,7 @@ def allowed_spectra(d_out, rank):
 
 
 @style.styled
-def draw_allowed(runs, say, rank=50):
+def draw_allowed(runs, skip, rank=50):
     """Draw :func:`allowed_spectra` of a square weight. It follows from the definitions; the runs do not matter.
 
     Returns:
