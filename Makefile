@@ -189,7 +189,7 @@ table: $(installed)
 
 ##   figures          results/figures/: the papers' figures of all runs, as PNG, SVG and CSV
 figures: $(installed)
-	.venv/bin/python -m util.analysis
+	.venv/bin/python -m util.analysis$(call flag,--data-dir,$(DATA_DIR))
 
 ##   inception        fetches and converts the weights of the Inception network, 89 MB. FROM=tensorflow or pytorch
 inception: $(installed)

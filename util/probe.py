@@ -17,7 +17,8 @@ FILE = 'discriminator.csv'
 COLUMNS = ('iteration', 'quantity', 'layer', 'value')
 # The quantities: the Frobenius norm of the loss's gradient with respect to a layer's weight, as the optimizer got it in
 # the iteration's last discriminator step; the mean length of the logits' gradient with respect to a picture (layer:
-# 'real' or 'generated'); exact largest singular values of the parameter and of the weight that the layer computes with;
+# 'real' or 'generated'); the exact largest singular value of the parameter (the mean of two, where the
+# method divides by that) and that of the weight that the layer computes with;
 # the variance of that weight's elements.
 GRADIENT, INPUT_GRADIENT, SIGMA, SIGMA_USED, VARIANCE = QUANTITIES = (
     'weight gradient', 'input gradient', 'sigma', 'sigma used', 'variance used')
@@ -64,12 +65,11 @@ def look(updater):
     # A copy: forwards in training mode move u and the statistics of batch normalization
     twin = copy.deepcopy(updater.discriminator)
     with chainer.using_device(twin.device):
-        for name, weight, used, axis in used_weights(twin):
-            if weight.grad is not None:
-                found[GRADIENT, name] = float(twin.xp.linalg.norm(weight.grad.ravel()))
-            found[VARIANCE, name] = float(used.var(dtype='d'))
-            for quantity, array in ((SIGMA, weight.array), (SIGMA_USED, used)):
-                found[quantity, name] = largest_singular_value(array, axis)
+        for layer in used_weights(twin):
+            if layer.weight.grad is not None:
+                found[GRADIENT, layer.name] = float(twin.xp.linalg.norm(layer.weight.grad.ravel()))
+            found[VARIANCE, layer.name] = float(layer.used.var(dtype='d'))
+            found[SIGMA, layer.name], found[SIGMA_USED, layer.name] = exact_sigmas(layer)
         for name, (x, y) in _batches(updater).items():
             found[INPUT_GRADIENT, name] = input_gradient(twin, x, y)
     return found
@@ -90,6 +90,12 @@ def input_gradient(discriminator, x, y=None):
     gradient, = chainer.grad([F.sum(discriminator(x, y))], [x])
     lengths = discriminator.xp.linalg.norm(gradient.array.reshape(len(x), -1).astype('d'), axis=1)
     return float(lengths.mean())
+
+
+def exact_sigmas(layer):
+    """What a UsedWeight's method estimates, exactly, and the largest singular value of what it makes of the weight."""
+    sigmas = [largest_singular_value(layer.weight.array, axis) for axis in layer.sigma_axes]
+    return sum(sigmas) / len(sigmas), largest_singular_value(layer.used, layer.axis)
 
 
 def largest_singular_value(W, axis=0):

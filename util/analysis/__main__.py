@@ -4,13 +4,14 @@
 
 Writes ``<group of runs>/<figure>.csv``, ``.png`` and ``.svg``.
 """
+import functools
 import os
 import sys
 
 from util import rundir
-from util.analysis import overtime, score, spectra
+from util.analysis import neighbours, overtime, samples, score, spectra
 from util.analysis.runs import group_runs, read_runs
-from util.analysis.table import NothingToDraw, write_figure, write_table
+from util.analysis.table import NothingToDraw, write_animation, write_figure, write_table
 from util.cli import Parser, path, run_command
 from util.files import UserError
 
@@ -19,6 +20,11 @@ FIGURES = {
     'scores': score.draw_scores,
     'spectra': spectra.draw_spectra,
     'sigma': overtime.draw_sigma,
+    'samples': samples.draw_samples,
+    'progress': samples.draw_progress,
+    'animation': samples.animate_progress,
+    'interpolation': samples.draw_interpolation,
+    'neighbours': neighbours.draw_neighbours,
     'gradients': overtime.draw_gradients,
     'variances': overtime.draw_variances,
     'allowed': spectra.draw_allowed,
@@ -34,6 +40,8 @@ def main(argv=None):
                         help='folder for the figures (default: results/figures)')
     parser.add_argument('--only', nargs='+', choices=list(FIGURES), metavar='NAME', default=list(FIGURES),
                         help='some of: {}'.format(', '.join(FIGURES)))
+    parser.add_argument('--data-dir', type=path,
+                        help='a copy of the training pictures, for the nearest ones (the digits need none)')
     args = parser.parse_args(argv)
     missing = [folder for folder in args.runs if folder != rundir.RUNS and not os.path.isdir(folder)]
     if missing:
@@ -41,23 +49,27 @@ def main(argv=None):
     groups = group_runs(read_runs(args.runs, lambda line: print(line, file=sys.stderr)))
     for group, runs in groups.items():
         for name in args.only:
-            _make(os.path.join(args.out, group, name), group, name, runs)
+            draw = FIGURES[name]
+            if draw is neighbours.draw_neighbours:
+                draw = functools.partial(draw, data_dir=args.data_dir)
+            _make(draw, os.path.join(args.out, group, name), '{} of {}'.format(name, group), runs)
 
 
-def _make(target, group, name, runs):
+def _make(draw, target, what, runs):
     """Make one figure, and say where it is, or which runs it wants; and which runs were left out, by reason."""
     skipped, reason = {}, None
     try:
-        table, figure = FIGURES[name](runs, lambda run, why: skipped.setdefault(why, []).append(run.name))
+        table, figure = draw(runs, lambda run, why: skipped.setdefault(why, []).append(run.name))
         write_table(target + '.csv', table)
-        write_figure(target, figure)
-        print(os.path.relpath(target + '.png'))
+        animated = isinstance(figure, list)
+        (write_animation if animated else write_figure)(target, figure)
+        print(os.path.relpath(target + ('.gif' if animated else '.png')))
     except NothingToDraw as nothing:
         reason = nothing
     for why, names in skipped.items():
-        print('{} of {}: skipped {}: {}'.format(name, group, ', '.join(names), why), file=sys.stderr)
+        print('{}: skipped {}: {}'.format(what, ', '.join(names), why), file=sys.stderr)
     if reason:
-        print('{} of {}: not drawn, it {}'.format(name, group, reason), file=sys.stderr)
+        print('{}: not drawn, it {}'.format(what, reason), file=sys.stderr)
 
 
 

@@ -8,17 +8,17 @@ from matplotlib.lines import Line2D
 from util import probe
 from util.analysis import style
 from util.analysis.runs import (
+    best_of_methods,
     describe_group,
     finite,
     load_discriminator,
-    one_per_method,
     read_log,
     read_probe,
     readable,
 )
 from util.analysis.table import NothingToDraw, Table
 from util.normalization.base import used_weights
-from util.probe import largest_singular_value
+from util.probe import exact_sigmas
 
 SIGMA_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'layer', 'what', 'sigma')
 GRADIENT_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'quantity', 'layer', 'value')
@@ -39,7 +39,7 @@ def draw_sigma(runs, skip):
     Exact values are those of ``discriminator.csv``; without it, that of the newest snapshot.
 
     Args:
-        runs (list of Run): A group; of each method the first run, where it keeps an estimate.
+        runs (list of Run): A group; of each method the best run, where it keeps an estimate.
         skip (callable): Gets each run that is left out, and why.
 
     Returns:
@@ -50,7 +50,7 @@ def draw_sigma(runs, skip):
 
     """
     found = []
-    for run, log in readable(one_per_method(runs).values(), read_log, skip):
+    for run, log in readable(best_of_methods(runs).values(), read_log, skip):
         estimates = [(int(entry['iteration']), key[len('sigma/'):], ESTIMATED, entry[key])
                      for entry in log for key in entry if key.startswith('sigma/') and finite(entry[key])]
         if estimates:
@@ -68,9 +68,8 @@ def _exact(run, skip):
         return [(row['iteration'], row['layer'], names[row['quantity']], row['value'])
                 for row in rows if row['quantity'] in names]
     for _, (discriminator, iteration) in readable([run], load_discriminator, skip):
-        return [entry for name, weight, used, axis in used_weights(discriminator) for entry in (
-            (iteration, name, EXACT, largest_singular_value(weight.array, axis)),
-            (iteration, name, USED, largest_singular_value(used, axis)))]
+        return [(iteration, layer.name, what, sigma) for layer in used_weights(discriminator)
+                for what, sigma in zip((EXACT, USED), exact_sigmas(layer), strict=True)]
     return []
 
 
@@ -86,9 +85,13 @@ def _draw_sigma(title, found):
                 axis.plot(*_columns(points), markevery=max(len(points) // 8, 1), **look)
             points = [(at, value) for at, name, kind, value in entries if (name, kind) == (layer, EXACT)]
             left.plot(*_columns(points), linestyle='', marker='+', color='black', markersize=4)
-        left.set_ylabel('{}\n$\\sigma(W)$'.format(style.label(run.method)))
+        left.set_ylabel('{}, {}\n$\\sigma(W)$'.format(style.label(run.method), run.setting))
         right.set_ylabel('$\\sigma(\\bar W)$')
         style.log_scale(left)
+        right.ticklabel_format(useOffset=False)
+    used = [sigma for _, entries in found for _, _, what, sigma in entries if what == USED]
+    if used:  # around 1 differences of a rounding error would fill the axis
+        axes[0, 1].set_ylim(min(used) - 0.05, max(used) + 0.05)
     for axis in axes[-1]:
         axis.set_xlabel(_UPDATES)
     axes[0, 0].set_title('the parameter: estimates (lines), exact (+)')
@@ -113,7 +116,7 @@ def draw_gradients(runs, skip):
     A panel for each layer's weight (the norm of the loss's gradient), two for the pictures, one for the score.
 
     Args:
-        runs (list of Run): A group; of each method the first run.
+        runs (list of Run): A group; of each method the best run.
         skip (callable): Gets each run that is left out, and why.
 
     Returns:
@@ -124,7 +127,7 @@ def draw_gradients(runs, skip):
 
     """
     rows, lines = [], {}
-    for run, entries in readable(one_per_method(runs).values(), read_probe, skip):
+    for run, entries in readable(best_of_methods(runs).values(), read_probe, skip):
         for row in entries:
             if row['quantity'] in (probe.GRADIENT, probe.INPUT_GRADIENT):
                 rows.append((*_about(run), row['iteration'], row['quantity'], row['layer'], row['value']))
@@ -159,7 +162,7 @@ def draw_variances(runs, skip):
     LeCun's (1 / fan_in) and Xavier's (2 / (fan_in + fan_out)) initializations would have.
 
     Args:
-        runs (list of Run): A group; of each method the first run.
+        runs (list of Run): A group; of each method the best run.
         skip (callable): Gets each run that is left out, and why.
 
     Returns:
@@ -170,10 +173,10 @@ def draw_variances(runs, skip):
 
     """
     def read(run):
-        return read_probe(run), {name: initial_variances(used.shape, axis) for name, _, used, axis in used_weights(
-            load_discriminator(run)[0])}
+        return read_probe(run), {layer.name: initial_variances(layer.used.shape, layer.axis)
+                                 for layer in used_weights(load_discriminator(run)[0])}
     rows, lines, theory = [], {}, {}
-    for run, (entries, variances) in readable(one_per_method(runs).values(), read, skip):
+    for run, (entries, variances) in readable(best_of_methods(runs).values(), read, skip):
         for row in entries:
             if row['quantity'] == probe.VARIANCE and row['layer'] in variances and row['value'] > 0:
                 theory[row['layer']] = variances[row['layer']]

@@ -98,18 +98,15 @@ def group_runs(runs):
     groups = {}
     for run in runs:
         about = run.about
-        changed = ' '.join(change for change in about['changed'].split(' ') if not change.startswith('method.'))
-        key = (about['dataset'], about['model'], about['profile'], str(about['length']), changed,
+        key = (about['dataset'], about['model'], about['profile'], str(about['length']), _changes(about),
                run.data['fingerprint'])
         groups.setdefault(key, []).append(run)
     named = {}
     for key in sorted(groups):
         dataset, model, profile, length = key[:4]
         name = '-'.join(filter(None, (dataset, model, 'quick' if profile == 'quick' else '', length)))
-        number = 2
-        while (name if number == 2 else '{}-{}'.format(name, number - 1)) in named:
-            number += 1
-        named[name if number == 2 else '{}-{}'.format(name, number - 1)] = groups[key]
+        same = sum(other == name or other.startswith(name + '-no') for other in named)
+        named[name + ('-no%d' % (same + 1) if same else '')] = groups[key]
     return named
 
 
@@ -122,15 +119,34 @@ def describe_group(runs):
         lengths[0], lengths[-1])))))
     if about['profile'] == 'quick':
         parts.append("quick profile, not the paper's experiment")
+    if _changes(about):
+        parts.append('with ' + _changes(about))
     return '; '.join(parts)
 
 
-def one_per_method(runs):
-    """The first run of each method, by setting and seed, of those that have ended, else of all: method -> Run."""
-    chosen = {}
-    for run in sorted(runs, key=lambda run: not run.ended):
-        chosen.setdefault(run.method, run)
-    return {run.method: chosen[run.method] for run in runs if run.method in chosen}
+def _changes(about):
+    """What flags changed, but for the method's own constants, which are what figures compare."""
+    return ' '.join(change for change in about['changed'].split(' ') if not change.startswith('method.'))
+
+
+def describe_run(run):
+    """One line on a run, for titles."""
+    return '{}, setting {}; {}'.format(run.method, run.setting, describe_group([run]))
+
+
+def best_run(runs):
+    """The run with the highest last score, of those that have ended before others; ``None`` where there are none."""
+    def rank(run):
+        last = max(run.scores, key=lambda row: row['iteration'], default=None)
+        score = last['score_mean'] if last and finite(last['score_mean']) else -math.inf
+        return run.ended, score
+    return max(runs, key=rank, default=None)
+
+
+def best_of_methods(runs):
+    """The best run of each method: method -> Run."""
+    return {method: best_run([run for run in runs if run.method == method])
+            for method in dict.fromkeys(run.method for run in runs)}
 
 
 def readable(runs, read, skip):

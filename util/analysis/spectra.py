@@ -2,7 +2,7 @@
 import numpy as np
 
 from util.analysis import style
-from util.analysis.runs import describe_group, load_discriminator, one_per_method, readable
+from util.analysis.runs import best_of_methods, describe_group, load_discriminator, readable
 from util.analysis.table import NothingToDraw, Table
 from util.normalization.base import used_weights
 from util.normalization.power_iteration import as_matrix
@@ -22,8 +22,8 @@ def spectra(discriminator):
         dict: Layer -> its weight's singular values, float64, in descending order.
 
     """
-    return {name: np.linalg.svd(as_matrix(used, axis).astype('d'), compute_uv=False)
-            for name, _, used, axis in used_weights(discriminator)}
+    return {layer.name: np.linalg.svd(as_matrix(layer.used, layer.axis).astype('d'), compute_uv=False)
+            for layer in used_weights(discriminator)}
 
 
 @style.styled
@@ -31,7 +31,7 @@ def draw_spectra(runs, skip):
     """Draw the squared singular values of each layer, the largest scaled to 1, one line a method.
 
     Args:
-        runs (list of Run): A group; of each method the first run.
+        runs (list of Run): A group; of each method the best run.
         skip (callable): Gets each run that is left out, and why.
 
     Returns:
@@ -42,7 +42,7 @@ def draw_spectra(runs, skip):
 
     """
     rows, lines = [], {}
-    for run, (discriminator, iteration) in readable(one_per_method(runs).values(), load_discriminator, skip):
+    for run, (discriminator, iteration) in readable(best_of_methods(runs).values(), load_discriminator, skip):
         for layer, values in spectra(discriminator).items():
             if len(values) < 2:
                 continue  # a single value is always the largest
@@ -113,7 +113,7 @@ def draw_allowed(runs, skip, rank=50):
                                      width=8, height=2.8, sharey=True)
     handles = []
     for axis, method, title in zip(axes.flat, ('weight_norm', 'sn'), (
-            'weight normalization, divided by the root of the outputs', 'spectral normalization'), strict=True):
+            'weight norm., divided by the root of the outputs', 'spectral normalization'), strict=True):
         for i, (name, values) in enumerate((name, v) for (m, name), v in found.items() if m == method):
             handles += axis.plot(np.arange(1, rank + 1), values, label=name, markevery=(i * 2, 10),
                                  **style.shade(i, 4))

@@ -2,6 +2,8 @@
 import csv
 from typing import NamedTuple
 
+from PIL import Image
+
 from util.analysis import style
 from util.files import atomic_write
 
@@ -40,3 +42,16 @@ def write_figure(path, figure):
     for kind, metadata in (('png', {'Software': None}), ('svg', {'Date': None, 'Creator': None})):
         with atomic_write('{}.{}'.format(path, kind)) as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata)
+
+
+def write_animation(path, frames, seconds=0.3):
+    """Write frames (uint8 (height, width, 3)) as ``path``.gif, which goes round; the last one stays longer.
+
+    Raises:
+        UserError: It cannot be written.
+
+    """
+    first, *others = map(Image.fromarray, frames)
+    durations = [int(1000 * seconds)] * len(others) + [int(6000 * seconds)]
+    with atomic_write(path + '.gif') as temporary:
+        first.save(temporary, format='GIF', save_all=True, append_images=others, duration=durations, loop=0)

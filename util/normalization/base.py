@@ -1,4 +1,6 @@
 """What a method may do to a discriminator: the interface between networks, training and methods."""
+from typing import NamedTuple
+
 import chainer
 import chainer.links as L
 
@@ -60,8 +62,28 @@ def weights(network, kinds=WEIGHTED):
             yield link.W, output_axis(link)
 
 
+class UsedWeight(NamedTuple):
+    """A layer's weight.
+
+    Attributes:
+        name (str): The layer's path, such as ``'conv1'``.
+        weight (chainer.Parameter): The parameter.
+        used (numpy.ndarray or cupy.ndarray): What the layer computes with in test mode.
+        axis (int): The axis that counts outputs.
+        sigma_axes (tuple of int): The method divides by the mean of the largest singular values of the parameter as
+            matrices whose rows these axes count; where it does not, ``(axis,)``.
+
+    """
+
+    name: str
+    weight: chainer.Parameter
+    used: object
+    axis: int
+    sigma_axes: tuple
+
+
 def used_weights(network, kinds=WEIGHTED):
-    """The weights of a network's layers as parameters, and as the layers compute with them in test mode.
+    """The weights of a network's layers as parameters, and as the layers compute with them.
 
     What hooks note of their latest call changes: where that matters, give a copy.
 
@@ -70,13 +92,14 @@ def used_weights(network, kinds=WEIGHTED):
         kinds (tuple of type): Kinds of links.
 
     Yields:
-        tuple: The layer's path (str, such as ``'conv1'``), its weight (chainer.Parameter), the weight that it computes
-        with (array), and the axis that counts outputs (int).
+        UsedWeight
 
     """
     for path, link in network.namedlinks(skipself=True):
         if isinstance(link, kinds):
-            hooks = [hook for hook in link.local_link_hooks.values() if isinstance(hook, WeightHook)]
+            hook = next((hook for hook in link.local_link_hooks.values() if isinstance(hook, WeightHook)), None)
             with chainer.using_config('train', False), chainer.no_backprop_mode():
-                used = hooks[0].normalize_weight(link).array if hooks else link.W.array
-            yield path[1:], link.W, used, output_axis(link)
+                used = hook.normalize_weight(link).array if hook else link.W.array
+            axis = output_axis(link)
+            axes = hook.sigma_axes(link) if hasattr(hook, 'sigma_axes') else (axis,)
+            yield UsedWeight(path[1:], link.W, used, axis, axes)
