@@ -127,15 +127,16 @@ def read_rows(path, whole=True):
     """
     rows = []
     with open(path, newline='', encoding='utf-8') as f:
-        reader = csv.DictReader(f)
-        try:
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise ValueError('expected the columns ' + ','.join(COLUMNS))
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError('line {} is cut off'.format(reader.line_num))
-                rows.append({**row, 'iteration': int(row['iteration']), 'value': float(row['value'])})
-        except (ValueError, csv.Error):
-            if whole:
-                raise
+        lines = f.read().splitlines(keepends=True)
+    reader = csv.DictReader(lines)
+    try:
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError('expected the columns ' + ','.join(COLUMNS))
+        for row in reader:
+            if None in row or None in row.values() or not lines[reader.line_num - 1].endswith('\n'):
+                raise ValueError('line {} is cut off'.format(reader.line_num))
+            rows.append({**row, 'iteration': int(row['iteration']), 'value': float(row['value'])})
+    except (ValueError, csv.Error):
+        if whole:
+            raise
     return rows

@@ -2,7 +2,7 @@
 
     python -m util.analysis [RUNS ...] [--out results/figures] [--only NAME ...]
 
-Writes ``<group of runs>/<figure>.csv``, ``.png`` and ``.svg``.
+Writes ``<group of runs>/<figure>.csv``, ``.png`` and ``.svg``; see ``util.analysis.runs.group_runs``.
 """
 import functools
 import os
@@ -15,6 +15,7 @@ from util.analysis.table import NothingToDraw, write_animation, write_figure, wr
 from util.cli import Parser, path, run_command
 from util.files import UserError
 
+ALLOWED = 'allowed'  # the one figure that no run changes
 # Name of the files -> what draws the figure, (runs, skip) -> Table, Figure
 FIGURES = {
     'scores': score.draw_scores,
@@ -27,7 +28,7 @@ FIGURES = {
     'neighbours': neighbours.draw_neighbours,
     'gradients': overtime.draw_gradients,
     'variances': overtime.draw_variances,
-    'allowed': spectra.draw_allowed,
+    ALLOWED: spectra.draw_allowed,
 }
 
 
@@ -47,8 +48,10 @@ def main(argv=None):
     if missing:
         raise UserError('RUNS: {} is not a directory'.format(missing[0]))
     groups = group_runs(read_runs(args.runs, lambda line: print(line, file=sys.stderr)))
+    if ALLOWED in args.only:
+        _make(FIGURES[ALLOWED], os.path.join(args.out, ALLOWED), ALLOWED, [])
     for group, runs in groups.items():
-        for name in args.only:
+        for name in (name for name in args.only if name != ALLOWED):
             draw = FIGURES[name]
             if draw is neighbours.draw_neighbours:
                 draw = functools.partial(draw, data_dir=args.data_dir)

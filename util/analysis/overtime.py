@@ -2,6 +2,7 @@
 weights (its Figure 5).
 """
 import itertools
+import math
 
 from matplotlib.lines import Line2D
 
@@ -19,6 +20,7 @@ from util.analysis.runs import (
 from util.analysis.table import NothingToDraw, Table
 from util.normalization.base import used_weights
 from util.probe import exact_sigmas
+from util.scorer import label
 
 SIGMA_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'layer', 'what', 'sigma')
 GRADIENT_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'quantity', 'layer', 'value')
@@ -131,20 +133,20 @@ def draw_gradients(runs, skip):
         for row in entries:
             if row['quantity'] in (probe.GRADIENT, probe.INPUT_GRADIENT):
                 rows.append((*_about(run), row['iteration'], row['quantity'], row['layer'], row['value']))
-                if finite(row['value']) and row['value'] > 0:  # others have no place on a logarithmic axis
-                    lines.setdefault((row['quantity'], row['layer']), {}).setdefault(run.method, []).append(
-                        (row['iteration'], row['value']))
+                # 0 has no place on a logarithmic axis: NaN makes a gap
+                lines.setdefault((row['quantity'], row['layer']), {}).setdefault(run.method, []).append(
+                    (row['iteration'], row['value'] if row['value'] > 0 else math.nan))
         for row in run.scores:
             if finite(row['score_mean']):
                 rows.append((*_about(run), row['iteration'], 'score', row['scorer'], row['score_mean']))
-                lines.setdefault(('score', row['scorer']), {}).setdefault(run.method, []).append(
+                lines.setdefault(('score', label(row['scorer'])), {}).setdefault(run.method, []).append(
                     (row['iteration'], row['score_mean']))
     if not rows:
         raise NothingToDraw('wants runs with a {}: train them without --probe 0'.format(probe.FILE))
     order = [*probe.QUANTITIES, 'score']
     panels = {key: lines[key] for key in sorted(lines, key=lambda key: order.index(key[0]))}
-    titles = {probe.GRADIENT: 'weight of {}', probe.INPUT_GRADIENT: '{} pictures', 'score': 'score by {}'}
-    figure, axes = _panels('Gradients of the discriminator: ' + describe_group(runs),
+    titles = {probe.GRADIENT: 'weight of {}', probe.INPUT_GRADIENT: '{} pictures', 'score': '{}'}
+    figure, axes = _panels('Gradients of the discriminator, gaps where they are exactly 0: ' + describe_group(runs),
                            {titles[quantity].format(layer): found for (quantity, layer), found in panels.items()})
     for axis, (quantity, _) in zip(axes, panels, strict=False):
         if quantity == 'score':
@@ -184,14 +186,14 @@ def draw_variances(runs, skip):
                 lines.setdefault(row['layer'], {}).setdefault(run.method, []).append((row['iteration'], row['value']))
     if not rows:
         raise NothingToDraw('wants runs with a {} and a snapshot: train them without --probe 0'.format(probe.FILE))
-    handles = [Line2D([], [], color='black', linestyle=dashes, linewidth=0.9, label=label) for label, dashes in (
+    looks = [{'color': 'black', 'linestyle': dashes, 'linewidth': 0.9, 'label': name} for name, dashes in (
         ('LeCun, 1 / fan_in', (0, (6, 2))), ('Xavier, 2 / (fan_in + fan_out)', (0, (1, 1))))]
     figure, axes = _panels('Variances of the weights that the discriminator computes with: ' + describe_group(runs),
-                           lines, handles)
+                           lines, [Line2D([], [], **look) for look in looks])
     for i, (axis, layer) in enumerate(zip(axes, lines, strict=False)):
+        for value, look in zip(theory[layer], looks, strict=True):
+            axis.axhline(value, zorder=1, **look)
         style.log_scale(axis)
-        for value, handle in zip(theory[layer], handles, strict=True):
-            axis.axhline(value, color='black', linestyle=handle.get_linestyle(), linewidth=0.9, zorder=1)
         if i % 3 == 0:
             axis.set_ylabel('variance of the elements')
     return Table(VARIANCE_COLUMNS, rows), figure

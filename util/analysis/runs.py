@@ -131,7 +131,7 @@ def _changes(about):
 
 def describe_run(run):
     """One line on a run, for titles."""
-    return '{}, setting {}; {}'.format(run.method, run.setting, describe_group([run]))
+    return 'method {}, setting {}; {}'.format(run.method, run.setting, describe_group([run]))
 
 
 def best_run(runs):

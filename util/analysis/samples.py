@@ -57,7 +57,7 @@ def draw_samples(runs, skip, rows=4, columns=4):
     else:
         shape = len(methods), len(settings)
         places = {key: (methods.index(key[0]), settings.index(key[1])) for key in cells}
-    figure, axes = style.make_figure(title, *shape, width=max(1.6 * shape[1], 5), height=1.75 * shape[0] + 0.4)
+    figure, axes = style.make_figure(title, *shape, width=1.65 * max(shape[1], 3), height=1.75 * shape[0] + 0.4)
     for axis in axes.flat:
         axis.set_axis_off()
     for (method, setting), (i, j) in places.items():
@@ -184,7 +184,7 @@ def _columns_of_pictures(title, columns, names, label):
     """A Figure of columns of pictures, each column with its name below."""
     n, _, height, width = columns[0].shape
     canvas = grid(np.stack(columns, 1).reshape(-1, *columns[0].shape[1:]), n, len(columns))
-    figure, axes = style.make_figure(title, width=8, height=8 * canvas.shape[0] / canvas.shape[1] + 0.7)
+    figure, axes = style.make_figure(title, width=8, height=7.8 * canvas.shape[0] / canvas.shape[1] + 0.6)
     axis = axes[0, 0]
     axis.imshow(canvas, interpolation='nearest')
     step = canvas.shape[1] / len(columns)

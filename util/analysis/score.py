@@ -106,7 +106,7 @@ def _draw(runs, scorer, rows):
         axes[1, 0].set_xlim(-0.7, max(len(methods), 4) - 0.3)
     paper = [Line2D([], [], color='black', linewidth=1.5, label="paper's Table 2\n(its best setting)")] * any(
         row['paper_score'] is not None for row in rows)
-    handles = axes[0, 0].get_legend_handles_labels()[0] if len(settings) > 1 and len(methods) > 1 else []
+    handles = axes[0, 0].get_legend_handles_labels()[0] if len(settings) > 1 else []
     if handles or paper:
         style.legend(figure, handles + paper)
     return figure

@@ -75,12 +75,12 @@ def _draw(title, lines):
     return figure
 
 
-def allowed_spectra(d_out, rank):
-    """Spectra that weight normalization and spectral normalization allow a weight of ``d_out`` rows and this rank.
+def allowed_spectra(rank):
+    """Spectra that weight normalization and spectral normalization allow a square weight of this rank.
 
-    Weight normalization fixes the sum of the squares to d_out (Equation 27), so that with every direction as strong as
-    the others each is as small as sqrt(d_out / rank); all in one makes that one sqrt(d_out). Those are divided by
-    sqrt(d_out), as in the paper's figure. Spectral normalization only bounds each by 1.
+    Weight normalization fixes the sum of the squares to the number of outputs (Equation 27): the more directions, the
+    weaker each. Its singular values are divided by the root of that number, as in the paper's figure. Spectral
+    normalization only bounds the largest, by 1.
 
     Returns:
         dict: (method, name of the spectrum) -> singular values (rank,).
@@ -108,7 +108,7 @@ def draw_allowed(runs, skip, rank=50):
         tuple: A Table by ``ALLOWED_COLUMNS`` and a Figure.
 
     """
-    found = allowed_spectra(rank, rank)
+    found = allowed_spectra(rank)
     figure, axes = style.make_figure('Spectra that a normalization allows a {0} x {0} weight'.format(rank), 1, 2,
                                      width=8, height=2.8, sharey=True)
     handles = []

@@ -1,5 +1,6 @@
 """How figures look: one colour, marker, line and hatch for each method in all of them, told apart in grey, too."""
 import functools
+import textwrap
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -68,18 +69,25 @@ def make_figure(title, rows=1, columns=1, width=7., height=3., **options):
     with matplotlib.rc_context(PARAMETERS):
         figure = Figure(figsize=(width, height), layout='constrained')
         axes = figure.subplots(rows, columns, squeeze=False, **options)
-        figure.suptitle(title, x=0.01, ha='left')
+        lines = [textwrap.fill(part, int(width * 15)) for part in title.split('\n')]
+        figure.suptitle('\n'.join(lines), x=0.01, ha='left')
     return figure, axes
 
 
-def log_scale(axis, which='y'):
-    """Make an axis logarithmic, with plain numbers at its ticks where they are short."""
-    getattr(axis, 'set_{}scale'.format(which))('log')
-    scale = getattr(axis, which + 'axis')
-    scale.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
-    scale.set_major_formatter(FuncFormatter(
-        lambda x, _: '{:g}'.format(x) if 1e-3 < x < 1e4 else '{:.0e}'.format(x).replace('e-0', 'e-')))
-    scale.set_minor_formatter(NullFormatter())
+def log_scale(axis):
+    """Make the y axis of what has been drawn logarithmic: over few decades with ticks between the powers of ten."""
+    axis.set_yscale('log')
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,), numticks=8))
+    axis.yaxis.set_major_formatter(FuncFormatter(_format_power))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _format_power(x, _):
+    digits, power = '{:e}'.format(x).split('e')
+    if -3 <= int(power) <= 3:
+        return '{:g}'.format(x)
+    return '${}10^{{{}}}$'.format('' if float(digits) == 1 else '{:g}\\times'.format(float(digits)), int(power))
 
 
 def styled(function):
