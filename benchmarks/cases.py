@@ -26,8 +26,8 @@ CASES = {
 STOCK, PYTORCH = 'stock', 'pytorch'
 CHAINER = (STOCK, 'numpy', 'onednn')
 DEFAULT = (*CHAINER, PYTORCH)
-# PyTorch otherwise: with its default memory format, with its default Adam
-VARIANTS = ('pytorch-nchw', 'pytorch-unfused')
+# PyTorch otherwise: with its default memory format, with its default Adam, with the engines' way to allocate memory
+VARIANTS = ('pytorch-nchw', 'pytorch-unfused', 'pytorch-kept')
 ENGINES = {**dict.fromkeys(CHAINER, 'benchmarks.chainer_steps'),
            **dict.fromkeys((PYTORCH, *VARIANTS), 'benchmarks.torch_steps')}
 

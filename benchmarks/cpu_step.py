@@ -99,7 +99,7 @@ def make_parser():
     parser.add_argument('--cases', nargs='+', default=list(cases.CASES), choices=cases.CASES, help='networks')
     parser.add_argument('--engines', nargs='+', default=list(cases.DEFAULT), choices=cases.ENGINES,
                         help='what computes; pytorch-nchw and pytorch-unfused are PyTorch with its default memory '
-                             'format and with its default Adam')
+                             'format and with its default Adam, pytorch-kept with memory kept as the engines keep it')
     parser.add_argument('--width', type=int, default=64, help="width of the networks; the paper's is 64")
     parser.add_argument('--batchsize', '-b', type=int, default=64, help='pictures a step; a G step of the ResNet takes '
                                                                         'twice as many')

@@ -1,6 +1,8 @@
 """What several test files need."""
+import contextlib
 import os
 import signal
+import threading
 
 from util.updater import GANUpdater
 
@@ -31,3 +33,37 @@ def signal_in(monkeypatch, iteration):
             os.kill(os.getpid(), signal.SIGTERM)
         original(self)
     monkeypatch.setattr(GANUpdater, 'update_generator', interrupted)
+
+
+def in_a_forked_child(work):
+    """Whether ``work()`` is true in a child that is forked now; it may take 20 s. An error there is none of ours."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            signal.alarm(20)  # rather than hang
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@contextlib.contextmanager
+def held_by_another_thread(context, held=True):
+    """Another thread is in the midst of a ``with`` statement of ``context``, if ``held``."""
+    holding, release = threading.Event(), threading.Event()
+
+    def hold():
+        with context:
+            holding.set()
+            release.wait(timeout=20)
+    thread = threading.Thread(target=hold)
+    if held:
+        thread.start()
+        holding.wait(timeout=20)
+    try:
+        yield
+    finally:
+        release.set()
+        if held:
+            thread.join()

@@ -1,7 +1,5 @@
 """Convolution and deconvolution of each engine against Chainer's own, in all that Chainer's own tests vary and more."""
 import itertools
-import os
-import signal
 import threading
 
 import chainer
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+from tests.helpers import in_a_forked_child
 from util.engine import convolution, layout, threads
 from util.engine.switch import using_engine
 
@@ -213,13 +212,5 @@ def test_a_forked_child(engine, last):
         expected = derivatives(convolve, *large(last))
     with threadpoolctl.threadpool_limits(2, 'blas'), using_engine(engine):
         derivatives(convolve, *large(last))  # its threads start
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                signal.alarm(20)  # rather than hang
-                results = derivatives(convolve, *large(last))
-                status = 0 if all((a == b).all() for a, b in zip(results, expected, strict=True)) else 2
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert in_a_forked_child(lambda: all(
+            (a == b).all() for a, b in zip(derivatives(convolve, *large(last)), expected, strict=True)))

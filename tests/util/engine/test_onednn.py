@@ -2,16 +2,15 @@
 import os
 import pathlib
 import resource
-import signal
 import subprocess
 import sys
-import threading
 import types
 
 import numpy as np
 import pytest
 import threadpoolctl
 
+from tests.helpers import held_by_another_thread, in_a_forked_child
 from util.engine import convolution, dnnl, onednn, threads
 from util.engine.switch import current, install, using_engine
 from util.files import UserError
@@ -219,30 +218,12 @@ def test_a_forked_child_has_numpys(loaded, monkeypatch, held):
     expected = {name: getattr(convolution, name)(*arguments(name)) for name in FUNCTIONS}
     for name in FUNCTIONS:  # OpenMP's threads start
         getattr(onednn, name)(*arguments(name))
-    holding, release = threading.Event(), threading.Event()
 
-    def hold():
-        with loaded.lock:
-            holding.set()
-            release.wait(timeout=20)
-    thread = threading.Thread(target=hold)
-    if held:
-        thread.start()
-        holding.wait(timeout=20)
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            signal.alarm(20)  # rather than hang
-            install('onednn')
-            same_bits = all(same(getattr(onednn, name)(*arguments(name)), expected[name]) for name in FUNCTIONS)
-            status = 0 if same_bits else 2
-        finally:
-            os._exit(status)
-    release.set()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    if held:
-        thread.join()
+    def has_numpys():
+        install('onednn')
+        return all(same(getattr(onednn, name)(*arguments(name)), expected[name]) for name in FUNCTIONS)
+    with held_by_another_thread(loaded.lock, held):
+        assert in_a_forked_child(has_numpys)
     assert close(onednn.convolve(*arguments('convolve')), expected['convolve']) and not loaded.forked
 
 

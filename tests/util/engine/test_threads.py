@@ -1,5 +1,3 @@
-import os
-import signal
 import threading
 import types
 
@@ -7,6 +5,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+from tests.helpers import held_by_another_thread, in_a_forked_child
 from util.engine import threads
 from util.engine.threads import parallel_map
 
@@ -198,36 +197,17 @@ def test_scratch():
 @pytest.mark.parametrize('held', [False, True])
 def test_a_forked_child_works(held, kept):
     """Also when another thread of the parent has BLAS's threads at that moment, or the whole process for good."""
-    holding, release = threading.Event(), threading.Event()
-
-    def hold():
-        with threads._blas.one_thread():
-            holding.set()
-            release.wait(timeout=20)
     with threadpoolctl.threadpool_limits(2, 'blas'):
         square = np.random.RandomState(0).standard_normal((300, 300)).astype('f')
         expected = parallel_map(lambda i: i * square @ square, range(4))
+
+        def works():
+            results = parallel_map(lambda i: i * square @ square, range(4))
+            as_before = set(blas_threads()) == {1 if kept else 2} and threads.n_threads() == 2
+            return as_before and all((a == b).all() for a, b in zip(results, expected, strict=True))
         if kept:
             threads.hold_blas()
-        if held:
-            thread = threading.Thread(target=hold)
-            thread.start()
-            holding.wait(timeout=20)
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                signal.alarm(20)  # rather than hang
-                results = parallel_map(lambda i: i * square @ square, range(4))
-                same = all((a == b).all() for a, b in zip(results, expected, strict=True))
-                as_before = set(blas_threads()) == {1 if kept else 2} and threads.n_threads() == 2
-                status = 0 if same and as_before else 2
-            finally:
-                os._exit(status)
-        release.set()
-        _, status = os.waitpid(child, 0)
-        if held:
-            thread.join()
+        with held_by_another_thread(threads._blas.one_thread(), held):
+            assert in_a_forked_child(works)
         threads.let_go_of_blas()
-        assert os.waitstatus_to_exitcode(status) == 0
         assert set(blas_threads()) == {2}
