@@ -70,7 +70,8 @@ rows = $(method)$(setting)$(call flag,--profile,$(PROFILE))$(dataset)$(model)
 scoring = $(call flag,--protocol,$(or $(strip $(PROTOCOL)),$(default-protocol)))$(call flag,--scorer,$(SCORER))
 numbers = $(call flag,--iterations,$(or $(strip $(ITERATIONS)),$(default-iterations)))$(call flag,--seed,$(SEED))
 tag = $(if $(strip $(TAG)),$(strip $(TAG))$(if $(suffix),-))$(suffix)
-places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))$(call flag,--probe,$(PROBE))
+tensorboard := $(filter-out 0,$(strip $(TENSORBOARD)))
+places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))$(call flag,--probe,$(PROBE))$(if $(tensorboard), --tensorboard)
 keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
 train = .venv/bin/python train.py$(rows)$(scoring)$(numbers)$(places)$(if $(more), $(more))$(keys)
 # In a sweep, which says sweep=yes, a run that diverges (exit status 3) is a result like others
@@ -135,7 +136,7 @@ onednn: .venv/.onednn-installed
 ##   setting-default  setting-A  setting-B  setting-C  setting-D  setting-E  setting-F
 ##                    the same with another row of the paper's table of settings
 ##   method-NAME      the same with another row of configs/methods.yml: method-none, method-wgan_gp ...
-$(RUNS): $(installed)
+$(RUNS): $(installed) $(if $(tensorboard),.venv/.tensorboard-installed)
 	$(run)
 
 ##
@@ -236,6 +237,7 @@ clean:
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
 ##   DATA_DIR OUT TAG                       folders: the data set's, the run's; TAG is added to the run's default name
 ##   PROBE                                  generator updates between two looks at D, for "make figures"; 0: none
+##   TENSORBOARD                            1: writes for TensorBoard, too, into the run's tensorboard/
 ##   SET                                    single keys: SET="setting.n_dis=1 method.n_power_iteration=2"
 ## and PYTHON, the interpreter that .venv is made with: 3.10 to 3.13, by default the first found.
 ##
@@ -253,6 +255,9 @@ $(installed): setup.py constraints.txt
 
 .venv/.onednn-installed: setup.py constraints.txt $(installed)
 	@$(make-environment) .venv '.[onednn]' $@ $^
+
+.venv/.tensorboard-installed: setup.py constraints.txt $(installed)
+	@$(make-environment) .venv '.[tensorboard]' $@ $^
 
 .venv-kernels/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-kernels '.[test,kernels]' $@ $^
@@ -298,4 +303,4 @@ export PIP_BUILD_CONSTRAINT="$${PIP_BUILD_CONSTRAINT:+$$PIP_BUILD_CONSTRAINT }$$
 "$$folder/bin/python" -m pip --disable-pip-version-check install --editable "$$what"
 touch "$$stamp"
 endef
-$(installed) .venv/.tools-installed .venv/.onednn-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)
+$(installed) .venv/.tools-installed .venv/.onednn-installed .venv/.tensorboard-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)

@@ -49,6 +49,8 @@ def make_parser():
     run.add_argument('--probe', type=int, metavar='N',
                      help='iterations between two looks at the discriminator, for figures, which change nothing; '
                           '0: none (default: as between two snapshots)')
+    run.add_argument('--tensorboard', action='store_true',
+                     help="write the log and the grids of samples for TensorBoard, too, into the run's tensorboard/")
     run.add_argument('--dry-run', action='store_true', help='print the resolved Config and stop')
     return parser
 
@@ -87,7 +89,7 @@ def main(argv=None):
     # A run goes on with the engine that it has, so that it ends with the same bits
     with using_engine(args.engine, last_engine(directory), device):
         return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say,
-                             args.probe)
+                             args.probe, args.tensorboard)
 
 
 def print_profile(profile):

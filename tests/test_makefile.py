@@ -91,6 +91,15 @@ def test_onednn(tree):
     assert tree.calls() == calls
 
 
+def test_tensorboard(tree):
+    tree.make('normalize', 'TENSORBOARD=1', CUDA='none')
+    assert tree.calls('--editable')[-1].endswith('--editable .[tensorboard]')
+    assert tree.calls('train.py') == ['train.py --method sn --tensorboard']
+    assert tree.runs('setting-A', 'TENSORBOARD=0') == [['--method', 'sn', '--setting', 'A']]
+    tree.make('settings', TENSORBOARD='1')
+    assert len(tree.calls('--tensorboard')) == 8 and len(tree.calls('--editable')) == 2
+
+
 @pytest.mark.parametrize('value', ["it's", 'two  words', '"quoted"', '$$HOME', 'a;b', 'a,b', '*', 'x)', '`x`'])
 def test_values_reach_the_command_as_they_are(tree, value):
     assert tree.runs('normalize', 'OUT=' + value)[0][-2:] == ['--out', value.replace('$$', '$')]

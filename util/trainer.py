@@ -21,6 +21,7 @@ from util.npz import DamagedFile
 from util.probe import Probe
 from util.rundir import Lock
 from util.scorer import load_scorer
+from util.tensorboard import WriteTensorBoard, check_package
 from util.updater import GANUpdater
 from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger, Terminal, WriteLog
 
@@ -86,7 +87,7 @@ def build(config, device, images, labels=None, networks=None):
 
 
 def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print,
-          probe=None):
+          probe=None, tensorboard=False):
     """Train, or go on with, the run in ``directory`` until its last iteration.
 
     Args:
@@ -99,6 +100,7 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         say (callable): Gets lines for the user.
         probe (int or None): Iterations between two looks at the discriminator, for figures; 0: none. ``None``: as
             between two snapshots.
+        tensorboard (bool): Write for TensorBoard, too.
 
     Returns:
         int: Exit status: 0; 128 plus the signal that stopped the run; 3 when training has diverged.
@@ -107,6 +109,8 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         UserError: Bad input or environment; nothing was written then that was not complete.
 
     """
+    if tensorboard:
+        check_package()
     directory.check_config(config)
     if os.path.exists(directory.done):
         say('{} is finished already'.format(directory.path))
@@ -135,6 +139,8 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         stop = StopTrigger(config.profile.iterations)
         snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)
         trainer = make_trainer(config, directory, parts, stop, snapshots, scorer, probe)
+        if tensorboard:
+            extend_with_tensorboard(trainer, config, directory)
         start = restore(trainer, directory, snapshots, resume, stop.last, say)
         if not os.path.exists(directory.config):
             config.save(directory.config)
@@ -171,6 +177,13 @@ def make_trainer(config, directory, parts, stop, snapshots, scorer, probe=None):
         trainer.extend(extensions.ProgressBar(update_interval=1))
     trainer.extend(SaveSnapshot(snapshots), trigger=lambda t: stop.latched or save(t))
     return trainer
+
+
+def extend_with_tensorboard(trainer, config, directory):
+    """Let a Trainer write for TensorBoard whenever it adds to the log or draws a grid."""
+    display, evaluate = (EveryOrLast(period, config.profile.iterations) for period in (
+        config.profile.display_interval, config.profile.evaluation_interval))
+    trainer.extend(WriteTensorBoard(directory), trigger=lambda t: display(t) or evaluate(t), call_before_training=True)
 
 
 def decay(trainer, config):
