@@ -3,6 +3,7 @@ import csv
 import json
 import math
 import os
+import re
 from typing import NamedTuple
 
 from util import config, probe, scores, snapshot
@@ -105,6 +106,7 @@ def group_runs(runs):
     for key in sorted(groups):
         dataset, model, profile, length = key[:4]
         name = '-'.join(filter(None, (dataset, model, 'quick' if profile == 'quick' else '', length)))
+        name = re.sub(r'[^\w+=.-]', '_', name).lstrip('.')  # a folder's, whatever a run's config.yml says
         same = sum(other == name or other.startswith(name + '-no') for other in named)
         named[name + ('-no%d' % (same + 1) if same else '')] = groups[key]
     return named

@@ -2,6 +2,8 @@
 import csv
 from typing import NamedTuple
 
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 from PIL import Image
 
 from util.analysis import style
@@ -39,9 +41,21 @@ def write_figure(path, figure):
         UserError: They cannot be written.
 
     """
+    _mend_formulas(figure)
     for kind, metadata in (('png', {'Software': None}), ('svg', {'Date': None, 'Creator': None})):
         with atomic_write('{}.{}'.format(path, kind)) as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata)
+
+
+def _mend_formulas(figure):
+    """Have texts with dollars that are no formula, such as a run's names may be, drawn as they are."""
+    parser = MathTextParser('agg')
+    for text in figure.findobj(Text):
+        if '$' in text.get_text():
+            try:
+                parser.parse(text.get_text())
+            except ValueError:
+                text.set_parse_math(False)
 
 
 def write_animation(path, frames, seconds=0.3):
