@@ -117,7 +117,7 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install onednn $(SWEEPS) table figures inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
+.PHONY: help install onednn $(SWEEPS) table figures report inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -191,6 +191,10 @@ table: $(installed)
 ##   figures          results/figures/: the papers' figures of all runs, as PNG, SVG and CSV
 figures: $(installed)
 	.venv/bin/python -m util.analysis$(call flag,--data-dir,$(DATA_DIR))
+
+##   report           results/report.html: one page on all runs, with these figures, tables and samples inside
+report: figures
+	.venv/bin/python -m util.page
 
 ##   inception        fetches and converts the weights of the Inception network, 89 MB. FROM=tensorflow or pytorch
 inception: $(installed)

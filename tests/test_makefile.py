@@ -113,6 +113,7 @@ def test_variables_come_from_the_environment_too(tree):
 @pytest.mark.parametrize('target, command', [
     ('table', '.venv/bin/python -m util.report'),
     ('figures', '.venv/bin/python -m util.analysis'),
+    ('report', '.venv/bin/python -m util.page'),
     ('test', '.venv/bin/python -m pytest --cov --cov-report=term --durations=10'),
     ('lint', '.venv/bin/python -m ruff check .'),
     ('inception', '.venv/bin/python -m util.inception fetch'),
@@ -243,6 +244,12 @@ def test_python_that_does_not_fit(tree):
     out, err = tree.make('install', 'PYTHON=/no/such python', status=2)
     assert 'error: PYTHON (/no/such python): expected' in err.splitlines()[0]
     assert not (tree.folder / '.venv').exists()
+
+
+@pytest.mark.parametrize('goals', [['report'], ['figures', 'report'], ['-j', '4', 'report', 'figures']])
+def test_a_report_follows_its_figures(tree, goals):
+    tree.make(*goals, 'DATA_DIR=d', CUDA='none')
+    assert tree.calls('util.') == ['-m util.analysis --data-dir d', '-m util.page']
 
 
 def test_python_given(tree):
