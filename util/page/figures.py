@@ -5,8 +5,9 @@ from util.analysis.__main__ import ALLOWED, FIGURES
 from util.analysis.__main__ import main as make_figures
 from util.files import UserError
 from util.page.captions import describe_figure, describe_numbers
+from util.page.gather import QUICK
 from util.page.images import embed, embed_animation
-from util.page.markup import element, escape, section
+from util.page.markup import Markup, element, escape, section
 
 # Photographs take less room as such, and nothing is lost that one could see
 _DRAWINGS = frozenset(FIGURES) - {'samples', 'progress', 'interpolation', 'neighbours'}
@@ -69,17 +70,17 @@ def show_figures(folder, found, headings, skip):
     parts = []
     for group, paths in found.items():
         what, mark = headings[group]
-        figures = [_show(name, path, 'Runs: ' + what, skip) for name, path in paths.items()]
+        figures = [_show(name, path, what, mark, skip) for name, path in paths.items()]
         parts.append(section('figures-' + group, [what, ' ', mark], *figures, level=3))
     allowed = os.path.join(folder, ALLOWED + '.png')
     if os.path.exists(allowed):
-        parts.append(section('figures-of-no-run', 'Of no run', _show(ALLOWED, allowed, '', skip), level=3))
+        parts.append(section('figures-of-no-run', 'Of no run', _show(ALLOWED, allowed, '', Markup(), skip), level=3))
     return parts
 
 
-def _show(name, path, what, skip):
+def _show(name, path, what, mark, skip):
     title, sentences = describe_figure(name)
-    alt = '. '.join(filter(None, (title, what, 'What to see is said below')))
+    alt = '. '.join(filter(None, (title, what, QUICK if mark else '', 'What to see is said below')))
     try:
         if name == 'animation':
             picture = embed_animation(path, alt)
@@ -94,7 +95,7 @@ def _show(name, path, what, skip):
     numbers = describe_numbers(name, os.path.splitext(path)[0] + '.csv')
     if numbers:
         caption += [element('p', numbers), '\n']
-    caption.append(element('p', *again, class_='how'))
+    caption.append(element('p', [mark, ' '] if mark else '', *again, class_='how'))
     # A drawing on a telephone scrolls in its box, so that it can be read; what moves waits to be asked
     box = element('div', picture, class_='scroll', role='region', aria_label=title, tabindex='0')
     if name == 'animation':

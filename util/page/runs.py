@@ -34,7 +34,8 @@ def show_runs(groups):
 
     """
     environments = number_environments([record for records in groups.values() for record in records])
-    parts = []
+    parts = [element('p', 'Updates are those of the generator. Time is that of all sessions of a run, drawing and '
+                          'scoring included. What each ran with, E1 and so on, is below.', class_='quiet')]
     for records in groups.values():
         cells = [_run_cells(record, environments) for record in records]
         columns, rows = drop_empty(list(cells[0]), cells)

@@ -67,19 +67,21 @@ def _show_matrices(rows):
 
 
 def _show_runs(ours, data):
-    """All scored runs, a table for each network that scored and each profile."""
+    """All scored runs, a table for each network that scored, profile and data set."""
     groups = {}
     for row in ours:
-        groups.setdefault((row['scorer'], row['profile'] == 'quick', row['dataset']), []).append(row)
+        key = row['scorer'], row['weights'], row['profile'] == 'quick', row['dataset']
+        groups.setdefault(key, []).append(row)
     parts = []
-    for (scorer, quick, dataset), rows in sorted(groups.items(), key=lambda item: (item[0][0] != INCEPTION, item[0])):
+    for (scorer, weights, quick, dataset), rows in sorted(groups.items(),
+                                                          key=lambda item: (item[0][0] != INCEPTION, item[0])):
         inception = scorer == INCEPTION and choose_table(rows[0]) == INCEPTION
         name = label(scorer) if scorer else 'not scored'
         headings = INCEPTION_HEADINGS if inception else (name, *OTHER_HEADINGS[1:])
         cells = [run_cells(row, headings, data) for row in rows]
         wanted = [*_COLUMNS[:3], *headings, *_COLUMNS[3:]]
         columns, found = drop_empty(wanted, cells)
-        caption = '{}, {}'.format(dataset, name)
+        caption = '{}, {}{}'.format(dataset, name, weights and ', weights {}'.format(weights))
         parts.append(table([caption, ' ', BADGE] if quick else caption, columns, found, name=caption))
     notes = [*([NOT_INCEPTION] if any(row['scorer'] != INCEPTION for row in ours) else []), *outcome.DEFINITIONS]
     introduction = element('p', *prose(
