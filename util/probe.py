@@ -10,6 +10,7 @@ import chainer
 import chainer.functions as F
 import numpy as np
 
+from util import validation
 from util.files import atomic_write
 from util.normalization.base import used_weights
 
@@ -19,9 +20,9 @@ COLUMNS = ('iteration', 'quantity', 'layer', 'value')
 # the iteration's last discriminator step; the mean length of the logits' gradient with respect to a picture (layer:
 # 'real' or 'generated'); the exact largest singular value of the parameter (the mean of two, where the
 # method divides by that) and that of the weight that the layer computes with;
-# the variance of that weight's elements.
-GRADIENT, INPUT_GRADIENT, SIGMA, SIGMA_USED, VARIANCE = QUANTITIES = (
-    'weight gradient', 'input gradient', 'sigma', 'sigma used', 'variance used')
+# the variance of that weight's elements; the discriminator's loss (layer: 'training' or 'validation', the pictures).
+GRADIENT, INPUT_GRADIENT, SIGMA, SIGMA_USED, VARIANCE, LOSS = QUANTITIES = (
+    'weight gradient', 'input gradient', 'sigma', 'sigma used', 'variance used', 'loss')
 
 
 class Probe(chainer.training.Extension):
@@ -30,13 +31,15 @@ class Probe(chainer.training.Extension):
     Args:
         updater (GANUpdater): Its discriminator is looked at, with its next batch and a z of its own.
         directory (RunDirectory): Where to.
+        samples (dict): Pictures whose losses are taken, of :func:`util.validation.load_samples`.
 
     """
 
     priority = chainer.training.extension.PRIORITY_WRITER
 
-    def __init__(self, updater, directory):
+    def __init__(self, updater, directory, samples=None):
         self._updater, self._path, self._rows = updater, directory.file(FILE), []
+        self._samples = samples or {}
 
     def initialize(self, trainer):
         """Keep the rows up to the iteration that a resumed run goes on from."""
@@ -47,15 +50,16 @@ class Probe(chainer.training.Extension):
     def __call__(self, trainer):
         iteration = self._updater.iteration
         self._rows += [{'iteration': iteration, 'quantity': quantity, 'layer': layer, 'value': value}
-                       for (quantity, layer), value in look(self._updater).items()]
+                       for (quantity, layer), value in look(self._updater, self._samples).items()]
         write_rows(self._path, self._rows)
 
 
-def look(updater):
+def look(updater, samples=None):
     """Measure the discriminator of an updater, which has made a step, and change nothing.
 
     Args:
         updater (GANUpdater): Between two iterations.
+        samples (dict or None): Pictures whose losses are taken, of :func:`util.validation.load_samples`.
 
     Returns:
         dict: (quantity, layer) -> float.
@@ -72,6 +76,8 @@ def look(updater):
             found[SIGMA, layer.name], found[SIGMA_USED, layer.name] = exact_sigmas(layer)
         for name, (x, y) in _batches(updater).items():
             found[INPUT_GRADIENT, name] = input_gradient(twin, x, y)
+        for name, loss in validation.losses(updater, twin, samples or {}).items():
+            found[LOSS, name] = loss
     return found
 
 

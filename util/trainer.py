@@ -10,7 +10,7 @@ import chainer
 from chainer.training import extensions
 
 import model
-from util import dataset, loss, normalization, snapshot
+from util import dataset, loss, normalization, snapshot, validation
 from util.device import kind
 from util.engine.switch import current
 from util.environment import check_data, now, write_environment
@@ -138,7 +138,8 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         parts = build(config, device, pictures.images, pictures.labels, networks)
         stop = StopTrigger(config.profile.iterations)
         snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)
-        trainer = make_trainer(config, directory, parts, stop, snapshots, scorer, probe)
+        samples = {} if probe == 0 else validation.load_samples(config, pictures, data_dir, say)
+        trainer = make_trainer(config, directory, parts, stop, snapshots, scorer, probe, samples)
         if tensorboard:
             extend_with_tensorboard(trainer, config, directory)
         start = restore(trainer, directory, snapshots, resume, stop.last, say)
@@ -150,8 +151,8 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         return run(trainer, directory, stop, 'the same command without --resume' if resume else 'the same command', say)
 
 
-def make_trainer(config, directory, parts, stop, snapshots, scorer, probe=None):
-    """Make the Chainer Trainer with all its extensions; ``probe`` as of :func:`train`."""
+def make_trainer(config, directory, parts, stop, snapshots, scorer, probe=None, samples=None):
+    """Make the Chainer Trainer with all its extensions; ``probe`` as of :func:`train`, ``samples`` of ``Probe``."""
     profile = config.profile
     trainer = chainer.training.Trainer(parts.updater, stop, out=directory.path)
     evaluate, display, save = (EveryOrLast(period, profile.iterations) for period in (
@@ -160,7 +161,7 @@ def make_trainer(config, directory, parts, stop, snapshots, scorer, probe=None):
     models = {'gen': parts.generator, 'dis': parts.discriminator}
     trainer.extend(StopOnNonNumber(models, profile.display_interval, (stop.latch, evaluate, save, look)))
     if probe != 0:
-        trainer.extend(Probe(parts.updater, directory), trigger=look)
+        trainer.extend(Probe(parts.updater, directory, samples), trigger=look)
     evaluations = [SaveGenerator(parts.generator, directory),
                    GenerateFakeImage(parts.generator, directory, config.seed)]
     columns = ['iteration', 'gen/loss', 'dis/loss']

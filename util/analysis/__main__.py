@@ -7,15 +7,18 @@ Writes ``<group of runs>/<figure>.csv``, ``.png`` and ``.svg``; see ``util.analy
 import functools
 import os
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 from util import rundir
-from util.analysis import neighbours, overtime, samples, score, spectra
-from util.analysis.runs import group_runs, read_runs
+from util.analysis import critic, n_dis, neighbours, overtime, samples, score, spectra, timing
+from util.analysis.runs import drop_n_dis, find_families, group_runs, read_runs
 from util.analysis.table import NothingToDraw, write_animation, write_figure, write_table
 from util.cli import Parser, path, run_command
 from util.files import UserError
 
-ALLOWED = 'allowed'  # the one figure that no run changes
+# Figures that are of no run, and the one that is of runs of several n_dis
+ALLOWED, TIMING, N_DIS = 'allowed', 'timing', 'n_dis'
 # Name of the files -> what draws the figure, (runs, skip) -> Table, Figure
 FIGURES = {
     'scores': score.draw_scores,
@@ -28,6 +31,9 @@ FIGURES = {
     'neighbours': neighbours.draw_neighbours,
     'gradients': overtime.draw_gradients,
     'variances': overtime.draw_variances,
+    'critic': critic.draw_critic,
+    N_DIS: n_dis.draw_n_dis,
+    TIMING: timing.draw_timing,
     ALLOWED: spectra.draw_allowed,
 }
 
@@ -47,33 +53,68 @@ def main(argv=None):
     missing = [folder for folder in args.runs if folder != rundir.RUNS and not os.path.isdir(folder)]
     if missing:
         raise UserError('RUNS: {} is not a directory'.format(missing[0]))
-    groups = group_runs(read_runs(args.runs, lambda line: print(line, file=sys.stderr)))
-    if ALLOWED in args.only:
-        _make(FIGURES[ALLOWED], os.path.join(args.out, ALLOWED), ALLOWED, [])
-    for group, runs in groups.items():
-        for name in (name for name in args.only if name != ALLOWED):
+    runs, notes = [], Notes()
+    if set(args.only) - {ALLOWED, TIMING}:
+        runs = read_runs(args.runs, lambda line: print(line, file=sys.stderr))
+    for name in (name for name in (ALLOWED, TIMING) if name in args.only):
+        _make(FIGURES[name], os.path.join(args.out, name), [], notes.of(name))
+    families = find_families(runs)
+    if N_DIS in args.only:
+        for family, members in families.items():
+            _make(FIGURES[N_DIS], os.path.join(args.out, family, N_DIS), members, notes.of(N_DIS, family))
+        if not families:
+            notes.of(N_DIS).lack(n_dis.WANTS)
+    for group, members in group_runs(drop_n_dis(runs, families)).items():
+        for name in (name for name in args.only if name not in (ALLOWED, TIMING, N_DIS)):
             draw = FIGURES[name]
             if draw is neighbours.draw_neighbours:
                 draw = functools.partial(draw, data_dir=args.data_dir)
-            _make(draw, os.path.join(args.out, group, name), '{} of {}'.format(name, group), runs)
+            _make(draw, os.path.join(args.out, group, name), members, notes.of(name, group))
+    notes.say(lambda line: print(line, file=sys.stderr))
 
 
-def _make(draw, target, what, runs):
-    """Make one figure, and say where it is, or which runs it wants; and which runs were left out, by reason."""
-    skipped, reason = {}, None
+class Notes:
+    """Which runs were left out of which figures, and which figures no run could feed: a line each, said at the end."""
+
+    def __init__(self):
+        self._skipped, self._lacking = {}, {}
+
+    def of(self, figure, group=None):
+        """What notes of one figure of one group: an object with ``skip(run, why)`` and ``lack(why)``."""
+        return _NotesOf(lambda run, why: self._skipped.setdefault((figure, why), []).append(run.name),
+                        lambda why: self._lacking.setdefault((figure, why), []).append(group))
+
+    def say(self, say):
+        """Hand the lines to ``say``."""
+        for (figure, why), names in self._skipped.items():
+            say('{}: skipped {}: {}'.format(figure, _shorten(names), why))
+        for (figure, why), groups in self._lacking.items():
+            where = ' of ' + _shorten(groups) if groups[0] else ''
+            say('{}{}: not drawn, it {}'.format(figure, where, why))
+
+
+class _NotesOf(NamedTuple):
+    skip: Callable
+    lack: Callable
+
+
+def _shorten(names, most=4):
+    names = list(dict.fromkeys(names))
+    more = len(names) - most
+    return ', '.join(names) if more <= 1 else '{} and {} others'.format(', '.join(names[:most]), more)
+
+
+def _make(draw, target, runs, notes):
+    """Make one figure, and say where it is; what is missing goes to ``notes``."""
     try:
-        table, figure = draw(runs, lambda run, why: skipped.setdefault(why, []).append(run.name))
-        write_table(target + '.csv', table)
-        animated = isinstance(figure, list)
-        (write_animation if animated else write_figure)(target, figure)
-        print(os.path.relpath(target + ('.gif' if animated else '.png')))
+        table, figure = draw(runs, notes.skip)
     except NothingToDraw as nothing:
-        reason = nothing
-    for why, names in skipped.items():
-        print('{}: skipped {}: {}'.format(what, ', '.join(names), why), file=sys.stderr)
-    if reason:
-        print('{}: not drawn, it {}'.format(what, reason), file=sys.stderr)
-
+        notes.lack(str(nothing))
+        return
+    write_table(target + '.csv', table)
+    animated = isinstance(figure, list)
+    (write_animation if animated else write_figure)(target, figure)
+    print(os.path.relpath(target + ('.gif' if animated else '.png')), flush=True)
 
 
 if __name__ == '__main__':

@@ -62,7 +62,7 @@ def draw_neighbours(runs, skip, data_dir=None, n=8, k=5):
     run = best_run([run for run in runs if run.directory.iterations('gen')])
     found = list(readable([run], read_generator, skip)) if run else []
     if not found:
-        raise NothingToDraw('wants runs with a gen_iter_*.npz')
+        raise NothingToDraw('wants runs with a gen_iter_*.npz; "make normalize" makes one')
     generator, iteration = found[0][1]
     training = _load(run, data_dir)
     samples = generate(generator, n, run.config.seed)
@@ -77,7 +77,8 @@ def draw_neighbours(runs, skip, data_dir=None, n=8, k=5):
 def _load(run, data_dir):
     row = run.config.dataset
     if data_dir is None and row.source != _SHIPPED:
-        raise NothingToDraw("wants the training pictures: DATA_DIR= (--data-dir) a copy of {}".format(row.source))
+        raise NothingToDraw('wants the training pictures; "make figures DATA_DIR=" a copy of {} finds them'.format(
+            row.source))
     try:
         pictures = dataset.load(row, row.split, None if row.source == _SHIPPED else data_dir)
     except UserError as error:
@@ -102,6 +103,6 @@ def _draw(run, samples, neighbours, distances, typical):
         axis.imshow(canvas, interpolation='nearest')
         step = canvas.shape[1] / (k + 1)
         for i, number in enumerate(numbers, 1):
-            axis.text(step * (i + 0.5), canvas.shape[0], '{:.0f}'.format(number), ha='center', va='top', fontsize=6)
-        axis.text(step / 2, canvas.shape[0], 'sample', ha='center', va='top', fontsize=6)
+            axis.text(step * (i + 0.5), canvas.shape[0], '{:.0f}'.format(number), ha='center', va='top', fontsize=7)
+        axis.text(step / 2, canvas.shape[0], 'sample', ha='center', va='top', fontsize=7)
     return figure

@@ -58,7 +58,8 @@ def draw_sigma(runs, skip):
         if estimates:
             found.append((run, estimates + _exact(run, skip)))
     if not found:
-        raise NothingToDraw('wants runs of a method that divides by a singular value: sn, ssn, bsn ...')
+        raise NothingToDraw('wants runs of a method that divides by a singular value (sn, ssn ...); "make normalize" '
+                            'makes one')
     rows = [(*_about(run), *entry) for run, entries in found for entry in entries]
     return Table(SIGMA_COLUMNS, rows), _draw_sigma(describe_group(runs), found)
 
@@ -77,7 +78,7 @@ def _exact(run, skip):
 
 def _draw_sigma(title, found):
     figure, axes = style.make_figure("Largest singular values of the discriminator's weights: " + title, len(found), 2,
-                                     width=9, height=2.1 * len(found) + 0.7, sharex=True, sharey='col')
+                                     width=9, height=2.1 * len(found) + 0.7, sharex=True)
     layers = list(dict.fromkeys(entry[1] for _, entries in found for entry in entries))
     for (left, right), (run, entries) in zip(axes, found, strict=True):
         for i, layer in enumerate(layers):
@@ -89,11 +90,12 @@ def _draw_sigma(title, found):
             left.plot(*_columns(points), linestyle='', marker='+', color='black', markersize=4)
         left.set_ylabel('{}, {}\n$\\sigma(W)$'.format(style.label(run.method), run.setting))
         right.set_ylabel('$\\sigma(\\bar W)$')
-        style.log_scale(left)
+        left.sharey(axes[0, 0]) if left is not axes[0, 0] else None
         right.ticklabel_format(useOffset=False)
-    used = [sigma for _, entries in found for _, _, what, sigma in entries if what == USED]
-    if used:  # around 1 differences of a rounding error would fill the axis
-        axes[0, 1].set_ylim(min(used) - 0.05, max(used) + 0.05)
+        used = [sigma for _, _, what, sigma in entries if what == USED]
+        if used:  # around 1 differences of a rounding error would fill the axis
+            right.set_ylim(min(used) - 0.05, max(used) + 0.05)
+    style.log_scale(axes[0, 0])
     for axis in axes[-1]:
         axis.set_xlabel(_UPDATES)
     axes[0, 0].set_title('the parameter: estimates (lines), exact (+)')
@@ -142,7 +144,7 @@ def draw_gradients(runs, skip):
                 lines.setdefault(('score', label(row['scorer'])), {}).setdefault(run.method, []).append(
                     (row['iteration'], row['score_mean']))
     if not rows:
-        raise NothingToDraw('wants runs with a {}: train them without --probe 0'.format(probe.FILE))
+        raise NothingToDraw('wants runs with a {}; "make methods" without PROBE=0 makes them'.format(probe.FILE))
     order = [*probe.QUANTITIES, 'score']
     panels = {key: lines[key] for key in sorted(lines, key=lambda key: order.index(key[0]))}
     titles = {probe.GRADIENT: 'weight of {}', probe.INPUT_GRADIENT: '{} pictures', 'score': '{}'}
@@ -185,14 +187,15 @@ def draw_variances(runs, skip):
                 rows.append((*_about(run), row['iteration'], row['layer'], row['value'], *theory[row['layer']]))
                 lines.setdefault(row['layer'], {}).setdefault(run.method, []).append((row['iteration'], row['value']))
     if not rows:
-        raise NothingToDraw('wants runs with a {} and a snapshot: train them without --probe 0'.format(probe.FILE))
+        raise NothingToDraw('wants runs with a {} and a snapshot; "make methods" without PROBE=0 makes them'.format(
+            probe.FILE))
     looks = [{'color': 'black', 'linestyle': dashes, 'linewidth': 0.9, 'label': name} for name, dashes in (
         ('LeCun, 1 / fan_in', (0, (6, 2))), ('Xavier, 2 / (fan_in + fan_out)', (0, (1, 1))))]
     figure, axes = _panels('Variances of the weights that the discriminator computes with: ' + describe_group(runs),
                            lines, [Line2D([], [], **look) for look in looks])
     for i, (axis, layer) in enumerate(zip(axes, lines, strict=False)):
         for value, look in zip(theory[layer], looks, strict=True):
-            axis.axhline(value, zorder=1, **look)
+            axis.axhline(value, zorder=4, **look)  # weight normalization and orthonormal weights lie on LeCun's
         style.log_scale(axis)
         if i % 3 == 0:
             axis.set_ylabel('variance of the elements')

@@ -1,5 +1,6 @@
 """What the figures read of runs, and which runs may stand in one figure."""
 import csv
+import itertools
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import re
 from typing import NamedTuple
 
 from util import config, probe, scores, snapshot
+from util.analysis import style
 from util.environment import read_environment
 from util.files import UserError
 from util.npz import DamagedFile, read_npz
@@ -15,6 +17,7 @@ from util.rundir import RunDirectory
 from util.trainer import build_networks
 
 _DISCRIMINATOR = 'updater/model:dis/'
+_N_DIS = 'setting.n_dis='
 
 
 class Run(NamedTuple):
@@ -99,20 +102,54 @@ def group_runs(runs):
     groups = {}
     for run in runs:
         about = run.about
-        key = (about['dataset'], about['model'], about['profile'], str(about['length']), _changes(about),
+        key = (about['dataset'], about['model'], about['profile'], str(about['length']), _changes(about, 'method.'),
                run.data['fingerprint'])
         groups.setdefault(key, []).append(run)
     named = {}
     for key in sorted(groups):
         dataset, model, profile, length = key[:4]
         name = '-'.join(filter(None, (dataset, model, 'quick' if profile == 'quick' else '', length)))
-        name = re.sub(r'[^\w+=.-]', '_', name).lstrip('.')  # a folder's, whatever a run's config.yml says
-        same = sum(other == name or other.startswith(name + '-no') for other in named)
-        named[name + ('-no%d' % (same + 1) if same else '')] = groups[key]
+        named[_new_name(named, name, key[4])] = groups[key]
     return named
 
 
-def describe_group(runs):
+def _new_name(named, name, changes):
+    """A name that is not among ``named``: with what flags changed, and a number where that is not enough."""
+    name = re.sub(r'[^\w.=+-]+', '_', name).lstrip('.')  # a folder's, whatever a run's config.yml says
+    if name in named and changes:
+        name += '-' + re.sub(r'[^\w.=+-]+', '_', changes)[:80]
+    others = itertools.chain([name], ('{}-no{}'.format(name, i) for i in itertools.count(2)))
+    return next(other for other in others if other not in named)
+
+
+def find_families(runs):
+    """Runs that differ in method, seed and n_dis only, where there are two n_dis or more: those of ``make n-dis``.
+
+    Returns:
+        dict: A name for a folder -> list of Run.
+
+    """
+    families, named = {}, {}
+    for run in runs:
+        about = run.about
+        key = (about['dataset'], about['model'], about['profile'], about['setting'],
+               str(run.config.profile.iterations), _changes(about, 'method.', _N_DIS), run.data['fingerprint'])
+        families.setdefault(key, []).append(run)
+    for key in sorted(families):
+        if len({run.config.setting.n_dis for run in families[key]}) > 1:
+            dataset, model, profile, setting, iterations = key[:5]
+            name = '-'.join((dataset, model, *['quick'] * (profile == 'quick'), setting, iterations, 'n_dis'))
+            named[_new_name(named, name, key[5])] = families[key]
+    return named
+
+
+def drop_n_dis(runs, families):
+    """Runs without those whose n_dis a flag changed and that stand in a family: each would be a group of its own."""
+    own = {run.directory.path for family in families.values() for run in family if _N_DIS in run.about['changed']}
+    return [run for run in runs if run.directory.path not in own]
+
+
+def describe_group(runs, *without):
     """One line on what the runs of a group have in common, for titles."""
     about = runs[0].about
     lengths = sorted({run.config.profile.iterations for run in runs})
@@ -121,19 +158,25 @@ def describe_group(runs):
         lengths[0], lengths[-1])))))
     if about['profile'] == 'quick':
         parts.append("quick profile, not the paper's experiment")
-    if _changes(about):
-        parts.append('with ' + _changes(about))
+    changes = _changes(about, 'method.', *without)
+    if changes:
+        parts.append('with ' + changes)
     return '; '.join(parts)
 
 
-def _changes(about):
-    """What flags changed, but for the method's own constants, which are what figures compare."""
-    return ' '.join(change for change in about['changed'].split(' ') if not change.startswith('method.'))
+def describe_family(runs):
+    """One line on what the runs of a family have in common, for titles."""
+    return describe_group(runs, _N_DIS)
+
+
+def _changes(about, *without):
+    """What flags changed, but for keys that begin so, which are what figures compare."""
+    return ' '.join(change for change in about['changed'].split(' ') if not change.startswith(without))
 
 
 def describe_run(run):
     """One line on a run, for titles."""
-    return 'method {}, setting {}; {}'.format(run.method, run.setting, describe_group([run]))
+    return '{}, setting {}; {}'.format(style.label(run.method), run.setting, describe_group([run]))
 
 
 def best_run(runs):

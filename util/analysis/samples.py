@@ -14,7 +14,7 @@ SAMPLE_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'pictures')
 PROGRESS_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'z', 'mean_change')
 INTERPOLATION_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'pair', 'step', 'angle_degrees', 'mean_change')
 _CPU = chainer.get_device('@numpy')
-_WANTS = 'wants runs with a gen_iter_*.npz'
+_WANTS = 'wants runs with a gen_iter_*.npz; "make normalize" makes one'
 _STEPS = 12  # snapshots in the figure of progress
 
 
@@ -57,7 +57,7 @@ def draw_samples(runs, skip, rows=4, columns=4):
     else:
         shape = len(methods), len(settings)
         places = {key: (methods.index(key[0]), settings.index(key[1])) for key in cells}
-    figure, axes = style.make_figure(title, *shape, width=1.65 * max(shape[1], 3), height=1.75 * shape[0] + 0.4)
+    figure, axes = style.make_figure(title, *shape, width=1.65 * max(shape[1], 2), height=1.75 * shape[0] + 0.4)
     for axis in axes.flat:
         axis.set_axis_off()
     for (method, setting), (i, j) in places.items():
@@ -118,7 +118,7 @@ def _progress(runs, skip, n):
     run = best_run([run for run in runs if len(run.directory.iterations('gen')) > 1])
     pictures = draw_over_training(run, skip, n) if run else {}
     if len(pictures) < 2:
-        raise NothingToDraw('wants a run with two gen_iter_*.npz')
+        raise NothingToDraw('wants a run with two gen_iter_*.npz; "make normalize" makes one')
     return run, pictures
 
 

@@ -52,7 +52,7 @@ def draw_spectra(runs, skip):
             rows += [(run.method, run.setting, run.config.seed, iteration, layer, i, *pair)
                      for i, pair in enumerate(zip(map(float, squares), map(float, scaled), strict=True), 1)]
     if not lines:
-        raise NothingToDraw('wants runs with a snapshot_iter_*.npz')
+        raise NothingToDraw('wants runs with a snapshot_iter_*.npz; "make methods" makes them')
     return Table(COLUMNS, rows), _draw(describe_group(runs), lines)
 
 

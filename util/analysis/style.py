@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-# Method: name in legends, colour, marker, line, hatch. Colours are of Okabe and Ito's and Tol's palettes
+# Method: name in legends, colour, marker, line, hatch. Colours are of Okabe and Ito's and Tol's palettes. Markers are
+# those whose shapes differ when they are small; a blank behind one makes it hollow
 _METHODS = {
     'none': ('no normalization', '#000000', 'o', '-', ''),
     'weight_clipping': ('weight clipping', '#E69F00', 's', '--', '//'),
@@ -18,19 +19,19 @@ _METHODS = {
     'weight_norm': ('weight norm.', '#009E73', 'X', '--', '--'),
     'frobenius_norm': ('Frobenius norm', '#117733', '<', ':', 'oo'),
     'orthonormal': ('orthonormal', '#B8A100', '>', '-.', '||'),
-    'orthonormal_hinge': ('orthonormal, hinge', '#665500', 'h', ':', '**'),
+    'orthonormal_hinge': ('orthonormal, hinge', '#665500', '> ', ':', '**'),
     'sn': ('SN', '#D55E00', '*', '-', ''),
-    'sn_hinge': ('SN, hinge', '#AA3377', 'p', '--', '//..'),
+    'sn_hinge': ('SN, hinge', '#AA3377', '* ', '--', '//..'),
     'sn_gp': ('SN, WGAN-GP', '#EE8866', 'd', '-.', '\\\\..'),
-    'singular_value_clipping': ('sing. value clipping', '#777777', '8', '--', 'xx..'),
-    'ssn': ('SSN', '#44AA99', '1', '-.', '++..'),
-    'bsn': ('BSN', '#332288', '2', '--', '||..'),
-    'bssn': ('BSSN', '#6699CC', 'H', '-', '--..'),
+    'singular_value_clipping': ('sing. value clipping', '#777777', 's ', '--', 'xx..'),
+    'ssn': ('SSN', '#44AA99', '^ ', '-.', '++..'),
+    'bsn': ('BSN', '#332288', 'v ', '--', '||..'),
+    'bssn': ('BSSN', '#6699CC', 'o ', '-', '--..'),
 }
 _OTHER = ('#999999', 'x', ':', 'OO')
 PARAMETERS = {
-    'font.size': 8, 'axes.titlesize': 8, 'axes.labelsize': 8, 'legend.fontsize': 7, 'xtick.labelsize': 7,
-    'ytick.labelsize': 7, 'figure.titlesize': 9, 'axes.linewidth': 0.6, 'lines.linewidth': 1.1, 'lines.markersize': 4,
+    'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'legend.fontsize': 8, 'xtick.labelsize': 8,
+    'ytick.labelsize': 8, 'figure.titlesize': 10, 'axes.linewidth': 0.6, 'lines.linewidth': 1.1, 'lines.markersize': 4,
     'hatch.linewidth': 0.4, 'axes.grid': True, 'grid.linewidth': 0.4, 'grid.alpha': 0.4, 'axes.axisbelow': True,
     'legend.frameon': False, 'savefig.dpi': 160, 'svg.hashsalt': 'figures', 'svg.fonttype': 'none',
 }
@@ -49,7 +50,8 @@ def color(method):
 def line(method, **more):
     """Keyword arguments of ``Axes.plot`` for a method's line."""
     name, tint, marker, dashes, _ = _METHODS.get(method, (method, *_OTHER))
-    return {'color': tint, 'marker': marker, 'linestyle': dashes, 'label': name, **more}
+    return {'color': tint, 'marker': marker[0], 'linestyle': dashes, 'label': name,
+            'fillstyle': 'none' if marker.endswith(' ') else 'full', 'markersize': 6 if marker[0] == '*' else 4, **more}
 
 
 def bar(method):
@@ -60,7 +62,7 @@ def bar(method):
 
 def shade(i, n):
     """Colour, marker and line of the i-th of n layers or snapshots, darker with i."""
-    return {'color': matplotlib.colormaps['viridis'](0.92 * (1 - i / max(n - 1, 1))), 'marker': 'os^vDPX<>*'[i % 10],
+    return {'color': matplotlib.colormaps['viridis'](0.85 * (1 - i / max(n - 1, 1))), 'marker': 'os^vDPX<>*'[i % 10],
             'linestyle': ('-', '--', '-.', ':')[i % 4]}
 
 
@@ -69,7 +71,7 @@ def make_figure(title, rows=1, columns=1, width=7., height=3., **options):
     with matplotlib.rc_context(PARAMETERS):
         figure = Figure(figsize=(width, height), layout='constrained')
         axes = figure.subplots(rows, columns, squeeze=False, **options)
-        lines = [textwrap.fill(part, int(width * 15)) for part in title.split('\n')]
+        lines = [textwrap.fill(part, int(width * 13)) for part in title.split('\n')]
         figure.suptitle('\n'.join(lines), x=0.01, ha='left')
     return figure, axes
 
