@@ -17,6 +17,7 @@ from util.cli import run_command
 from util.page import images, style
 from util.page.__main__ import main
 from util.page.captions import describe_figure
+from util.page.figures import OF_NO_RUN
 from util.page.gather import QUICK
 
 VOID = {'br', 'img', 'link', 'meta', 'source'}
@@ -78,7 +79,7 @@ def make_figures_up(folder, *groups, names=tuple(FIGURES)):
     for group in groups:
         (folder / group).mkdir(parents=True)
         for name in names:
-            place = folder / group / name if name != 'allowed' else folder / name
+            place = folder / name if name in OF_NO_RUN else folder / group / name
             ending = '.gif' if name == 'animation' else '.png'
             picture.save(place.with_suffix(ending), save_all=True, append_images=[Image.new('RGB', (60, 30))])
             os.utime(place.with_suffix(ending), (4e9, 4e9))

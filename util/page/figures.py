@@ -9,6 +9,7 @@ from util.page.gather import QUICK
 from util.page.images import embed, embed_animation
 from util.page.markup import Markup, element, escape, section
 
+OF_NO_RUN = (ALLOWED,)
 # Photographs take less room as such, and nothing is lost that one could see
 _DRAWINGS = frozenset(FIGURES) - {'samples', 'progress', 'interpolation', 'neighbours'}
 
@@ -27,7 +28,7 @@ def find_figures(folder, group, runs):
     """
     newest = max(map(_newest, runs), default=0)
     paths = {name: os.path.join(folder, group, name + ('.gif' if name == 'animation' else '.png'))
-             for name in FIGURES if name != ALLOWED}
+             for name in FIGURES if name not in OF_NO_RUN}
     return {name: path for name, path in paths.items() if os.path.exists(path) and os.path.getmtime(path) >= newest}
 
 
@@ -55,7 +56,7 @@ def provide_figures(folder, groups):
 
 
 def show_figures(folder, found, headings, skip):
-    """The sections of figures, one a group, and the one of no run.
+    """The sections of figures, one a group, and one of those of no run.
 
     Args:
         folder (str): Where the figures are.
@@ -72,10 +73,9 @@ def show_figures(folder, found, headings, skip):
         what, mark = headings[group]
         figures = [_show(name, path, what, mark, skip) for name, path in paths.items()]
         parts.append(section('figures-' + group, [what, ' ', mark], *figures, level=3))
-    allowed = os.path.join(folder, ALLOWED + '.png')
-    if os.path.exists(allowed):
-        parts.append(section('figures-of-no-run', 'Of no run', _show(ALLOWED, allowed, '', Markup(), skip), level=3))
-    return parts
+    others = {name: os.path.join(folder, name + '.png') for name in OF_NO_RUN}
+    figures = [_show(name, path, '', Markup(), skip) for name, path in others.items() if os.path.exists(path)]
+    return [*parts, section('figures-of-no-run', 'Of no run', *figures, level=3)] if figures else parts
 
 
 def _show(name, path, what, mark, skip):
