@@ -49,6 +49,18 @@ _CAPTIONS = {
         "Variances of the discriminator's weights",
         'Variances of the weights as the layers compute with them, against those of two classic initializations. '
         "Spectral normalization is said to keep them near LeCun's for all of training (Lin et al., Figure 5)."),
+    'critic': (
+        "The discriminator's loss on training and on held-back pictures",
+        'A gap between the two lines says that the discriminator knows its training data by heart; the score is beside '
+        'it (paper, Figure 15). Losses of different methods are of different kinds: compare gaps, not heights.'),
+    'n_dis': (
+        'Scores by n_dis',
+        'The last score against the number of discriminator updates for one of the generator. In the paper weight '
+        'normalization gets worse with more of them, and spectral normalization does not (its Figure 11).'),
+    'timing': (
+        'What each method costs',
+        'The time of 100 generator updates as a multiple of that without a normalization (paper, Figure 10). A '
+        'gradient penalty needs a second pass, spectral normalization a step of the power method a layer.'),
     'allowed': (
         'What the normalizations allow',
         'No run is in this figure: it follows from the definitions. Weight normalization fixes the sum of the '

@@ -1,7 +1,7 @@
 """The figures of the page: those of ``make figures`` where they are newer than the runs, else made here."""
 import os
 
-from util.analysis.__main__ import ALLOWED, FIGURES
+from util.analysis.__main__ import ALLOWED, FIGURES, TIMING
 from util.analysis.__main__ import main as make_figures
 from util.files import UserError
 from util.page.captions import describe_figure, describe_numbers
@@ -9,7 +9,7 @@ from util.page.gather import QUICK
 from util.page.images import embed, embed_animation
 from util.page.markup import Markup, element, escape, section
 
-OF_NO_RUN = (ALLOWED,)
+OF_NO_RUN = (TIMING, ALLOWED)
 # Photographs take less room as such, and nothing is lost that one could see
 _DRAWINGS = frozenset(FIGURES) - {'samples', 'progress', 'interpolation', 'neighbours'}
 

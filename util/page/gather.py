@@ -5,7 +5,7 @@ import os
 import re
 from typing import NamedTuple
 
-from util.analysis.runs import Run, group_runs, read_log, read_runs
+from util.analysis.runs import Run, drop_n_dis, find_families, group_runs, read_log, read_runs
 from util.environment import read_environment
 from util.files import UserError
 from util.page.markup import element
@@ -57,7 +57,7 @@ def read_records(places, skip):
         skip (callable): Gets a line (str) for each run that is left out, and why.
 
     Returns:
-        dict: The name of a group of runs that can be compared -> list of Record.
+        dict: The name of a group of runs that can be compared, or that differ in n_dis -> list of Record.
 
     Raises:
         UserError: There is no run that can be read.
@@ -71,8 +71,18 @@ def read_records(places, skip):
             skip('skipped {}: {}'.format(os.path.relpath(run.directory.path), error))
     if not records:
         raise UserError('no run in {} can be read'.format(', '.join(map(os.path.relpath, places))))
-    groups = group_runs([record.run for record in records.values()])
+    groups = _group([record.run for record in records.values()])
     return {name: [records[run.directory.path] for run in runs] for name, runs in groups.items()}
+
+
+def _group(runs):
+    """Groups as figures have them: those of runs that can be compared, and families of several n_dis."""
+    families = find_families(runs)
+    groups = group_runs(drop_n_dis(runs, families))
+    grouped = {run.directory.path for group in groups.values() for run in group}
+    for name, family in families.items():
+        groups[name] = [run for run in family if run.directory.path not in grouped]
+    return groups
 
 
 def _read_record(run, skip):

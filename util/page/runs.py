@@ -1,7 +1,7 @@
 """The sections on runs themselves: what ran, where, what it draws, and how to make it again."""
 import os
 
-from util.analysis.runs import describe_group
+from util.analysis.runs import describe_family, describe_group
 from util.files import UserError
 from util.page.commands import make_command
 from util.page.gather import BADGE, describe_seconds, describe_session, number_environments
@@ -19,7 +19,9 @@ def badge(records):
 
 def describe(records):
     """One line on what the runs of a group have in common, but for the quick profile, which :func:`badge` says."""
-    parts = describe_group([record.run for record in records]).split('; ')
+    runs = [record.run for record in records]
+    of_one = len({run.config.setting.n_dis for run in runs if 'n_dis' in run.about['changed']}) <= 1
+    parts = (describe_group if of_one else describe_family)(runs).split('; ')
     return '; '.join(part for part in parts if not part.startswith('quick profile'))
 
 
