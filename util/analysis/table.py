@@ -51,11 +51,11 @@ def _mend_formulas(figure):
     """Have texts with dollars that are no formula, such as a run's names may be, drawn as they are."""
     parser = MathTextParser('agg')
     for text in figure.findobj(Text):
-        if '$' in text.get_text():
-            try:
-                parser.parse(text.get_text())
-            except ValueError:
-                text.set_parse_math(False)
+        try:
+            for line in filter(lambda line: '$' in line, text.get_text().splitlines()):
+                parser.parse(line)
+        except ValueError:
+            text.set_parse_math(False)
 
 
 def write_animation(path, frames, seconds=0.3):

@@ -31,7 +31,7 @@ _CAPTIONS = {
         'rest; pictures that go on changing into others mean that it goes round.'),
     'animation': (
         'The same z over training, moving',
-        'The same pictures by each generator that was kept, in turn; the last one stays longer.'),
+        'The same pictures by generators that were kept, twelve at most, in turn; the last one stays longer.'),
     'interpolation': (
         "Between two z's",
         "From left to right z moves from one random point to another. A gradual change from picture to picture speaks "

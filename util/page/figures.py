@@ -85,7 +85,7 @@ def _show(name, path, what, mark, skip):
         if name == 'animation':
             picture = embed_animation(path, alt)
         else:
-            picture = embed(path, alt, lossless=name in _DRAWINGS)
+            picture = embed(path, alt, drawing=name in _DRAWINGS)
     except UserError as error:
         skip('left out a figure: {}'.format(error))
         return escape(None)

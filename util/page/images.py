@@ -8,16 +8,18 @@ from util import pictures
 from util.files import UserError
 from util.page.markup import element
 
+_COLOURS = 128  # of a drawing, whose lines and letters have few
+_FRAMES = 12  # of an animation
 _WEBP = features.check('webp')
 
 
-def embed(path, alt, lossless=False, widest=1600):
+def embed(path, alt, drawing=False, widest=1600):
     """An ``img`` element that holds a PNG file.
 
     Args:
         path (str): The file.
         alt (str): What it shows, in words.
-        lossless (bool): Keep every pixel where that takes less room, as drawings want it; photographs do not.
+        drawing (bool): It has lines and letters, which stay sharp where that takes less room.
         widest (int): Pixels of a side; a larger picture is made smaller.
 
     Returns:
@@ -30,8 +32,11 @@ def embed(path, alt, lossless=False, widest=1600):
     with pictures.bombs_refused():
         image = pictures.read_rgb(path, ('PNG',), upright=False)
     image.thumbnail((widest, widest))
-    ways = [{'quality': 80}] + [{'lossless': True}] * lossless
-    return _image(min((_encode(image, **way) for way in ways), key=len), image.size, alt)
+    ways = [_encode(image, quality=70)]
+    if drawing:
+        few = image.quantize(_COLOURS, dither=Image.Dither.NONE).convert('RGB')
+        ways.append(_encode(few, lossless=True))
+    return _image(min(ways, key=len), image.size, alt)
 
 
 def embed_animation(path, alt):
@@ -39,7 +44,8 @@ def embed_animation(path, alt):
     try:
         with pictures.bombs_refused(), Image.open(path, formats=('GIF',)) as animation:
             frames, durations = [], []
-            for i in range(animation.n_frames):
+            last, n = animation.n_frames - 1, min(animation.n_frames, _FRAMES)
+            for i in (round(last * j / max(n - 1, 1)) for j in range(n)):
                 animation.seek(i)
                 frames.append(animation.convert('RGB'))
                 durations.append(animation.info.get('duration', 300))
@@ -47,7 +53,7 @@ def embed_animation(path, alt):
     except Exception as error:  # Pillow's readers raise nearly everything
         raise UserError('cannot read the animation {}: {}'.format(path, ' '.join(str(error).split()))) from error
     first, *others = frames
-    data = _encode(first, save_all=True, append_images=others, duration=durations, loop=0, quality=65)
+    data = _encode(first, save_all=True, append_images=others, duration=durations, loop=0, quality=50)
     return _image(data, size, alt)
 
 
