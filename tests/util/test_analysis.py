@@ -14,7 +14,7 @@ import train
 from tests import tiny
 from tests.helpers import refused
 from tests.util.test_report import make_paper_run
-from util import probe, scores
+from util import probe, scores, timings
 from util.analysis import __main__, neighbours, overtime, samples, score, spectra, style
 from util.analysis.__main__ import FIGURES, main
 from util.analysis.runs import group_runs, load_discriminator, read_runs
@@ -252,6 +252,12 @@ def test_nearest_pictures():
 
 
 # The command
+
+@pytest.fixture(autouse=True)
+def nothing_was_timed(monkeypatch, tmp_path):
+    """Whatever this checkout's own results/timing.csv is."""
+    monkeypatch.setattr(timings, 'PATH', str(tmp_path / 'timing.csv'))
+
 
 def make(capsys, folder, out, *arguments):
     assert run_command(main, [str(folder), '--out', str(out), *arguments]) == 0
