@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 
 import chainer
@@ -13,13 +14,13 @@ import train
 from tests import tiny
 from tests.helpers import refused
 from tests.util.test_report import make_paper_run
-from util import probe, scores
-from util.analysis import neighbours, overtime, samples, score, spectra, style
+from util import probe, scores, timings
+from util.analysis import __main__, neighbours, overtime, samples, score, spectra, style
 from util.analysis.__main__ import FIGURES, main
 from util.analysis.runs import group_runs, load_discriminator, read_runs
 from util.analysis.table import NothingToDraw
 from util.cli import run_command
-from util.npz import read_npz
+from util.npz import read_npz, write_npz
 from util.report.runs import read_methods
 
 METHODS = ('none', 'weight_norm', 'sn', 'bssn')
@@ -81,6 +82,7 @@ def test_scores_beside_the_papers(tmp_path):
     table, figure = score.draw_scores(runs_in(tmp_path), skip)
     row, = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert (row['runs'], row['score'], row['frechet_distance']) == (2, 7.5, 20.5)
+    assert (row['score_std'], row['frechet_distance_std']) == pytest.approx((0.5 ** 0.5, 0.5 ** 0.5))
     assert (row['paper_score'], row['paper_frechet_distance']) == (7.42, 29.3)
     assert figure.axes[0].get_ylabel().startswith('Inception Score') and figure.axes[1].get_ylabel().startswith('FID')
 
@@ -117,6 +119,20 @@ def test_known_weights_give_their_spectrum():
     discriminator.conv1.W.array[...] = 0
     discriminator.conv1.W.array[0, 0, 0, 0], discriminator.conv1.W.array[1, 1, 1, 1] = 3, -4
     np.testing.assert_allclose(spectra.spectra(discriminator)['conv1'], [4, 3])
+
+
+def test_the_spectrum_of_a_run_with_known_weights(copied):
+    path = copied / 'digits-none' / 'snapshot_iter_000004.npz'
+    arrays, key = read_npz(path), 'updater/model:dis/conv2/W'
+    arrays[key] = np.random.RandomState(3).standard_normal(arrays[key].shape).astype('f')
+    with open(path, 'wb') as f:
+        write_npz(f, arrays)
+    run, = (run for run in runs_in(copied) if run.method == 'none')
+    table, _ = spectra.draw_spectra([run], skip)
+    expected = np.linalg.svd(arrays[key].reshape(len(arrays[key]), -1).astype('d'), compute_uv=False) ** 2
+    rows = [row for row in table.rows if row[4] == 'conv2']
+    np.testing.assert_allclose([row[6] for row in rows], expected, rtol=1e-6)
+    np.testing.assert_allclose([row[7] for row in rows], expected / expected[0], rtol=1e-6)
 
 
 def test_allowed_spectra():
@@ -160,6 +176,27 @@ def test_gradients_and_the_score_beside_them(trained):
     assert (4, 'score', 'digits', 9.) in rows
     shown = [axis.get_title() for axis in figure.axes if axis.get_visible()]
     assert 'weight of conv7' in shown and 'generated pictures' in shown and len(shown) == 8 + 2 + 1
+
+
+def test_a_discriminator_that_explodes_shows_it(copied):
+    parts, rows = tiny.make('none'), []
+    tiny.iterate(parts)
+    for iteration in (2, 4):
+        rows += [{'iteration': iteration, 'quantity': quantity, 'layer': layer, 'value': value}
+                 for (quantity, layer), value in probe.look(parts.updater).items()]
+        if iteration == 2:
+            for name in ('conv%d' % i for i in range(1, 8)):
+                parts.discriminator[name].W.array *= 10
+            tiny.iterate(parts)
+    probe.write_rows(str(copied / 'digits-none' / probe.FILE), rows)
+    run, = (run for run in runs_in(copied) if run.method == 'none')
+    table, figure = overtime.draw_gradients([run], skip)
+    values = {row[3:6]: row[6] for row in table.rows}
+    assert values[4, probe.INPUT_GRADIENT, 'real'] > 1e5 * values[2, probe.INPUT_GRADIENT, 'real'] > 0
+    assert values[4, probe.GRADIENT, 'conv1'] > 1e3 * values[2, probe.GRADIENT, 'conv1'] > 0
+    axis, = (axis for axis in figure.axes if axis.get_title() == 'real pictures')
+    low, high = axis.get_ylim()
+    assert axis.get_yscale() == 'log' and low < axis.lines[0].get_ydata()[0] < axis.lines[0].get_ydata()[1] < high
 
 
 def test_variances_by_hand(trained):
@@ -216,6 +253,12 @@ def test_nearest_pictures():
 
 # The command
 
+@pytest.fixture(autouse=True)
+def nothing_was_timed(monkeypatch, tmp_path):
+    """Whatever this checkout's own results/timing.csv is."""
+    monkeypatch.setattr(timings, 'PATH', str(tmp_path / 'timing.csv'))
+
+
 def make(capsys, folder, out, *arguments):
     assert run_command(main, [str(folder), '--out', str(out), *arguments]) == 0
     return capsys.readouterr()
@@ -223,9 +266,13 @@ def make(capsys, folder, out, *arguments):
 
 def test_every_figure(trained, tmp_path, capsys):
     output = make(capsys, trained, tmp_path)
-    assert output.err == ''
+    # Those of make n-dis and make critic are in test_analysis_sweeps.py, that of make timing in tests/test_timing.py
+    elsewhere = {'n_dis', 'critic', 'timing'}
+    wanted = [line for line in output.err.splitlines() if 'not drawn, it wants' in line]
+    assert {re.match(r'\w+', line)[0] for line in wanted} == elsewhere
+    assert all(re.search('"make [a-z-]+"', line) for line in wanted)
     group = tmp_path / 'digits-cnn-quick-4'
-    for name in FIGURES:
+    for name in set(FIGURES) - elsewhere:
         folder = tmp_path if name == 'allowed' else group
         with open(folder / (name + '.csv'), newline='') as f:
             assert len(list(csv.reader(f))) > 1
@@ -237,13 +284,14 @@ def test_every_figure(trained, tmp_path, capsys):
 
 def test_the_same_runs_give_the_same_bytes(trained, tmp_path, capsys):
     for out in 'ab':
-        make(capsys, trained, tmp_path / out, '--only', 'scores', 'variances')
+        make(capsys, trained, tmp_path / out, '--only', 'scores')
     for name in os.listdir(tmp_path / 'a' / 'digits-cnn-quick-4'):
         a, b = ((tmp_path / out / 'digits-cnn-quick-4' / name).read_bytes() for out in 'ab')
         assert a == b, name
 
 
-def test_damaged_runs_are_skipped_with_a_line_each(copied, tmp_path, capsys):
+def test_damaged_runs_are_skipped_with_a_line_each(copied, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(__main__, 'write_figure', lambda *_: None)  # takes most of the time
     (copied / 'digits-bssn' / 'config.yml').write_text('dataset: 1')
     for path in (copied / 'digits-sn').glob('snapshot_*'):
         path.write_bytes(path.read_bytes()[:-200])
@@ -254,9 +302,9 @@ def test_damaged_runs_are_skipped_with_a_line_each(copied, tmp_path, capsys):
     lines = output.err.splitlines()
     assert len(lines) == 4
     assert lines[0].startswith('skipped ') and 'digits-bssn' in lines[0]
-    assert lines[1].startswith('spectra of digits-cnn-quick-4: skipped digits-sn: ') and 'snapshot' in lines[1]
-    assert lines[2].startswith('gradients of digits-cnn-quick-4: skipped digits-none: its discriminator.csv is damaged')
-    assert lines[3].startswith('samples of digits-cnn-quick-4: skipped digits-none: ')
+    assert lines[1].startswith('spectra: skipped digits-sn: ') and 'snapshot' in lines[1]
+    assert lines[2].startswith('gradients: skipped digits-none: its discriminator.csv is damaged')
+    assert lines[3].startswith('samples: skipped digits-none: ')
     assert len(output.out.splitlines()) == 3
 
 
@@ -272,8 +320,9 @@ def test_figures_that_no_run_can_feed_say_what_they_want(copied, tmp_path, capsy
         if path.name not in ('config.yml', 'environment.json', 'done'):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     output = make(capsys, copied, tmp_path / 'out')
-    wanted = [line.split(' of ')[0] for line in output.err.splitlines() if 'not drawn, it wants' in line]
-    assert set(wanted) == set(FIGURES) - {'allowed'}
+    lines = [line for line in output.err.splitlines() if 'not drawn, it wants' in line]
+    assert {re.match(r'\w+', line)[0] for line in lines} == set(FIGURES) - {'allowed'}
+    assert all(re.search('"make [a-z-]+"', line) for line in lines)
     assert len(output.out.splitlines()) == 1
 
 
@@ -289,7 +338,7 @@ def test_training_pictures_that_are_not_at_hand(tmp_path):
     with pytest.raises(NothingToDraw, match='gen_iter'):
         neighbours.draw_neighbours(runs_in(tmp_path), skip)
     run, = runs_in(tmp_path)
-    with pytest.raises(NothingToDraw, match='DATA_DIR= .* a copy of cifar10'):
+    with pytest.raises(NothingToDraw, match='"make figures DATA_DIR=" a copy of cifar10'):
         neighbours._load(run, None)
 
 
@@ -306,7 +355,7 @@ def test_groups(copied):
 def test_each_method_has_a_look_of_its_own():
     methods = read_methods()
     assert len({style.color(method) for method in methods}) == len(methods)
-    assert len({style.line(method)['marker'] for method in methods}) == len(methods)
+    assert len({(line['marker'], line['fillstyle']) for line in map(style.line, methods)}) == len(methods)
     assert len({style.label(method) for method in methods}) == len(methods)
     assert style.label('maximum_norm') == 'maximum_norm'  # a method that somebody adds has the look of "other"
 

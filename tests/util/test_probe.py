@@ -1,6 +1,7 @@
 """What the extension that looks at the discriminator measures, and that nobody notices it."""
 import json
 
+import chainer
 import numpy as np
 import pytest
 
@@ -92,6 +93,34 @@ def test_numbers_by_hand():
         assert found[probe.VARIANCE, name] == pytest.approx(((W - W.mean()) ** 2).mean(), rel=1e-6)
         assert found[probe.SIGMA, name] == pytest.approx(tiny.singular_values(W)[0], rel=1e-6)
         assert found[probe.SIGMA_USED, name] == found[probe.SIGMA, name]
+
+
+def test_weight_gradients_are_those_of_the_loss():
+    """By differences in float64, where steps can be so short that no leaky ReLU bends."""
+    parts, batch = (tiny.make('none', 'model.initial_scale=0.3') for _ in range(2))
+    parts.updater.get_optimizer('dis').alpha = 0  # so that the discriminator stays the one whose gradient was taken
+    tiny.iterate(parts)
+    measured, updater, discriminator = probe.look(parts.updater), parts.updater, parts.discriminator
+    x_real = next(batch.updater.get_iterator('main')).astype('d')
+    updater.iteration = 0
+    z, _ = updater.latent('discriminator step', 3)
+    with chainer.no_backprop_mode():
+        x_fake = parts.generator(z).array.astype('d')
+    for parameter in discriminator.params():
+        parameter.array = parameter.array.astype('d')
+    W = discriminator.conv3.W.array
+
+    def loss():
+        return float(updater.loss.discriminator(discriminator(x_real), discriminator(x_fake)).array)
+    gradient = np.zeros_like(W)
+    for index in np.ndindex(W.shape):
+        before, values = W[index], []
+        for step in (1e-6, -1e-6):
+            W[index] = before + step
+            values.append(loss())
+        W[index] = before
+        gradient[index] = (values[0] - values[1]) / 2e-6
+    assert measured[probe.GRADIENT, 'conv3'] == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
 
 
 def test_sigma_of_bidirectional_normalization_is_the_mean_of_two():

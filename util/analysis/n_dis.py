@@ -47,15 +47,17 @@ def _row(method, n_dis, found):
 
 def _draw(runs, scorer, rows):
     seeds = sorted({run.config.seed for run in runs})
-    figure, axes = style.make_figure(
-        'Score by n_dis, setting {}: {}\nmean and standard deviation over {}'.format(
-            runs[0].setting, describe_family(runs), 'seeds {}'.format(', '.join(map(str, seeds))) if len(seeds) > 1 else
-            'seeds, of which there is one here, {}'.format(seeds[0])), width=6.5, height=3.2)
+    title = 'Score by n_dis, setting {}: {}\n{}'.format(
+        runs[0].setting, describe_family(runs), 'one seed, {}'.format(*seeds) if len(seeds) == 1 else
+        'mean and standard deviation over seeds {}'.format(', '.join(map(str, seeds))))
+    figure, axes = style.make_figure(title, width=6.5, height=3.2)
     axis, methods = axes[0, 0], list(dict.fromkeys(row[0] for row in rows))
     for method in methods:
         points = [dict(zip(COLUMNS, row, strict=True)) for row in rows if row[0] == method]
-        axis.errorbar([p['n_dis'] for p in points], [p['score'] for p in points],
-                      [p['score_std'] or 0 for p in points], capsize=3, **style.line(method))
+        axis.plot([p['n_dis'] for p in points], [p['score'] for p in points], **style.line(method))
+        spread = [p for p in points if p['score_std'] is not None]
+        axis.errorbar([p['n_dis'] for p in spread], [p['score'] for p in spread], [p['score_std'] for p in spread],
+                      linestyle='', capsize=3, color=style.color(method))
         for p in points:
             if p['diverged']:
                 axis.annotate('{} div.'.format(p['diverged']), (p['n_dis'], p['score']), (0, -4),

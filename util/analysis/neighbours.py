@@ -95,7 +95,7 @@ def _draw(run, samples, neighbours, distances, typical):
     title = 'Samples (left of each strip) and the nearest training pictures: {}\n' \
             'below each its distance, root mean square of pixels of 255; between a training picture and its nearest ' \
             'other one, median: {:.0f}'.format(describe_run(run), typical)
-    figure, axes = style.make_figure(title, -(-n // 2), 2, width=8.5, height=0.85 * -(-n // 2) + 0.7)
+    figure, axes = style.make_figure(title, -(-n // 2), 2, width=8.5, height=0.9 * -(-n // 2) + 1)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, strip, numbers in zip(axes.flat, lines, distances, strict=False):

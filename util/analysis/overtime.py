@@ -21,6 +21,7 @@ from util.analysis.table import NothingToDraw, Table
 from util.normalization.base import used_weights
 from util.probe import exact_sigmas
 from util.scorer import label
+from util.trainer import build_networks
 
 SIGMA_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'layer', 'what', 'sigma')
 GRADIENT_COLUMNS = ('method', 'setting', 'seed', 'iteration', 'quantity', 'layer', 'value')
@@ -173,22 +174,20 @@ def draw_variances(runs, skip):
         tuple: A Table by ``VARIANCE_COLUMNS`` and a Figure.
 
     Raises:
-        NothingToDraw: No run has both a ``discriminator.csv`` and a snapshot.
+        NothingToDraw: No run has a ``discriminator.csv``.
 
     """
-    def read(run):
-        return read_probe(run), {layer.name: initial_variances(layer.used.shape, layer.axis)
-                                 for layer in used_weights(load_discriminator(run)[0])}
-    rows, lines, theory = [], {}, {}
-    for run, (entries, variances) in readable(best_of_methods(runs).values(), read, skip):
+    rows, lines = [], {}
+    # A group has one model, so that its layers are of the same shapes whatever the method
+    theory = {layer.name: initial_variances(layer.weight.shape, layer.axis)
+              for layer in used_weights(build_networks(runs[0].config)[1])}
+    for run, entries in readable(best_of_methods(runs).values(), read_probe, skip):
         for row in entries:
-            if row['quantity'] == probe.VARIANCE and row['layer'] in variances and row['value'] > 0:
-                theory[row['layer']] = variances[row['layer']]
+            if row['quantity'] == probe.VARIANCE and row['layer'] in theory and row['value'] > 0:
                 rows.append((*_about(run), row['iteration'], row['layer'], row['value'], *theory[row['layer']]))
                 lines.setdefault(row['layer'], {}).setdefault(run.method, []).append((row['iteration'], row['value']))
     if not rows:
-        raise NothingToDraw('wants runs with a {} and a snapshot; "make methods" without PROBE=0 makes them'.format(
-            probe.FILE))
+        raise NothingToDraw('wants runs with a {}; "make methods" without PROBE=0 makes them'.format(probe.FILE))
     looks = [{'color': 'black', 'linestyle': dashes, 'linewidth': 0.9, 'label': name} for name, dashes in (
         ('LeCun, 1 / fan_in', (0, (6, 2))), ('Xavier, 2 / (fan_in + fan_out)', (0, (1, 1))))]
     figure, axes = _panels('Variances of the weights that the discriminator computes with: ' + describe_group(runs),

@@ -11,7 +11,7 @@ _ACROSS = 3
 
 
 @style.styled
-def draw_timing(runs, skip, path=timings.PATH):
+def draw_timing(runs, skip, path=None):
     """Draw the times that ``make timing`` measured as multiples of the time without a normalization.
 
     The bars are of the fastest turns, the marks on them of the median of the rounds' ratios. The paper prints no
@@ -19,7 +19,7 @@ def draw_timing(runs, skip, path=timings.PATH):
 
     Args:
         runs, skip: Not used: it is no figure of runs.
-        path (str): The CSV file that was written.
+        path (str or None): The CSV file that was written; ``None``: ``results/timing.csv``.
 
     Returns:
         tuple: A Table by ``util.timings.COLUMNS`` and a Figure.
@@ -29,7 +29,7 @@ def draw_timing(runs, skip, path=timings.PATH):
 
     """
     try:
-        rows = timings.read_timings(path)
+        rows = timings.read_timings(path or timings.PATH)
     except UserError as error:
         raise NothingToDraw('wants times that can be read: {}'.format(error)) from error
     if not rows:
@@ -39,7 +39,7 @@ def draw_timing(runs, skip, path=timings.PATH):
         measured.setdefault(tuple(row[key] for key in timings.KEY), []).append(row)
     across = min(len(measured), _ACROSS)
     count = -(-len(measured) // across)
-    figure, axes = style.make_figure(_TITLE, count, across, width=max(3.2 * across, 6.4), height=3.1 * count + 0.6,
+    figure, axes = style.make_figure(_TITLE, count, across, width=max(3.2 * across, 5.2), height=3.1 * count + 0.6,
                                      sharey='row')
     for axis, found in zip(axes.flat, measured.values(), strict=False):
         _bars(axis, found)
