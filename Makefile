@@ -5,6 +5,9 @@ ROWS := default A B C D E F
 METHODS := $(shell sed -n 's/^\([A-Za-z0-9_]*\):.*/\1/p' configs/methods.yml)
 # The scales that the configuration of Lin et al. tries on CIFAR-10
 SCALES := 0.7 0.8 0.9 1.0 1.2 1.4 1.6 1.8 2.0 2.2 2.4 2.6 2.8 3.0 3.2 3.4 3.6 3.8 4.0
+# The paper's Figure 11; the quick profile takes the first of the seeds, unless SEEDS= says which
+N_DIS := 1 2 5 10 20
+SEEDS := 0 1 2
 
 # The sweeps and their runs, which are targets, too. The paper's Figures 1 and 2 are the grid.
 SETTINGS_RUNS := $(ROWS:%=setting-%)
@@ -18,14 +21,20 @@ STL10_RUNS := $(addprefix stl10-,$(addprefix cnn-,weight_clipping wgan_gp layer_
 IMAGENET_RUNS := $(addprefix imagenet-,resnet128_concat-sn_hinge resnet128_concat-orthonormal_hinge \
     resnet128_projection-sn_hinge resnet128-sn_hinge)
 BSSN_RUNS := $(foreach method,ssn bssn,$(SCALES:%=bssn-$(method)-%))
-SWEEPS := settings methods grid resnet stl10 imagenet bssn
-RUNS := normalize $(SETTINGS_RUNS) $(METHODS_RUNS) $(GRID_RUNS) $(RESNET_RUNS) $(STL10_RUNS) $(IMAGENET_RUNS) $(BSSN_RUNS)
+# The longest last, two side by side
+N_DIS_RUNS := $(foreach seed,$(SEEDS),$(foreach n,$(N_DIS),n-dis-weight_norm-$(n)-$(seed) n-dis-sn-$(n)-$(seed)))
+# The paper's Figure 15 has wgan_gp and sn_gp
+CRITIC_RUNS := $(addprefix critic-,none wgan_gp weight_norm sn sn_gp)
+SWEEPS := settings methods grid resnet stl10 imagenet bssn n-dis critic
+RUNS := normalize $(SETTINGS_RUNS) $(METHODS_RUNS) $(GRID_RUNS) $(RESNET_RUNS) $(STL10_RUNS) $(IMAGENET_RUNS) $(BSSN_RUNS) \
+    $(N_DIS_RUNS) $(CRITIC_RUNS)
 
 # What a target fixes, what it takes where the user says nothing, what it adds to the run's name and command
 fixed-method :=
 fixed-setting :=
 fixed-model :=
 fixed-dataset :=
+fixed-seed :=
 default-setting :=
 default-model :=
 default-protocol :=
@@ -58,6 +67,17 @@ $(BSSN_RUNS): default-setting := B
 $(BSSN_RUNS): default-model := bsn_cnn
 $(BSSN_RUNS): suffix = scale-$(call part,3)
 $(BSSN_RUNS): more = --set method.scale=$(call part,3)
+$(N_DIS_RUNS): fixed-method = $(call part,3)
+$(N_DIS_RUNS): fixed-seed = $(call part,5)
+$(N_DIS_RUNS): default-setting := D
+$(N_DIS_RUNS): default-iterations = $(if $(quick),300,10000)
+$(N_DIS_RUNS): suffix = n_dis-$(call part,4)
+$(N_DIS_RUNS): more = --set setting.n_dis=$(call part,4)
+# The quick profile trains on all digits, and would have none left to validate on
+$(CRITIC_RUNS): fixed-method = $(call part,2)
+$(CRITIC_RUNS): default-iterations = $(if $(quick),1000)
+$(CRITIC_RUNS): suffix = $(if $(quick),split-train)
+$(CRITIC_RUNS): more = $(if $(quick),--set dataset.split=train)
 
 # The command line of a run: a flag for each variable that is set. Values reach the shell in single quotes.
 quote = '$(subst ','\'',$(1))'
@@ -68,9 +88,10 @@ dataset = $(call flag,--dataset,$(or $(fixed-dataset),$(strip $(DATASET))))
 model = $(call flag,--model,$(or $(fixed-model),$(strip $(MODEL)),$(default-model)))
 rows = $(method)$(setting)$(call flag,--profile,$(PROFILE))$(dataset)$(model)
 scoring = $(call flag,--protocol,$(or $(strip $(PROTOCOL)),$(default-protocol)))$(call flag,--scorer,$(SCORER))
-numbers = $(call flag,--iterations,$(or $(strip $(ITERATIONS)),$(default-iterations)))$(call flag,--seed,$(SEED))
+numbers = $(call flag,--iterations,$(or $(strip $(ITERATIONS)),$(default-iterations)))$(call flag,--seed,$(or $(fixed-seed),$(SEED)))
 tag = $(if $(strip $(TAG)),$(strip $(TAG))$(if $(suffix),-))$(suffix)
-places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--capture,$(CAPTURE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))
+tensorboard := $(filter-out 0,$(strip $(TENSORBOARD)))
+places = $(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))$(call flag,--capture,$(CAPTURE))$(call flag,--data-dir,$(DATA_DIR))$(call flag,--out,$(OUT))$(call flag,--tag,$(tag))$(call flag,--probe,$(PROBE))$(if $(tensorboard), --tensorboard)
 keys = $(if $(strip $(SET)), $(foreach pair,$(SET),--set $(call quote,$(pair))))
 train = .venv/bin/python train.py$(rows)$(scoring)$(numbers)$(places)$(if $(more), $(more))$(keys)
 # In a sweep, which says sweep=yes, a run that diverges (exit status 3) is a result like others
@@ -105,7 +126,8 @@ define CHECK
   $(if $(call contradicted,$($(1)),$(2)),$(error $(1)=$($(1)): contradicts $(call contradicted,$($(1)),$(2))))
 endef
 $(call CHECK,SETTING,settings grid $(SETTINGS_RUNS) $(GRID_RUNS))
-$(call CHECK,METHOD,methods grid bssn $(networks) $(METHODS_RUNS) $(GRID_RUNS) $(BSSN_RUNS))
+$(call CHECK,METHOD,methods grid bssn n-dis critic $(networks) $(METHODS_RUNS) $(GRID_RUNS) $(BSSN_RUNS) $(N_DIS_RUNS) $(CRITIC_RUNS))
+$(call CHECK,SEED,n-dis $(N_DIS_RUNS))
 $(call CHECK,MODEL,$(networks))
 $(call CHECK,DATASET,$(filter-out resnet%,$(networks)))
 ifneq ($(and $(filter imagenet imagenet-%,$(goals)),$(if $(strip $(DATA_DIR)),,missing)),)
@@ -116,7 +138,7 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
+.PHONY: help install onednn $(SWEEPS) table figures report timing inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -135,7 +157,7 @@ onednn: .venv/.onednn-installed
 ##   setting-default  setting-A  setting-B  setting-C  setting-D  setting-E  setting-F
 ##                    the same with another row of the paper's table of settings
 ##   method-NAME      the same with another row of configs/methods.yml: method-none, method-wgan_gp ...
-$(RUNS): $(installed)
+$(RUNS): $(installed) $(if $(tensorboard),.venv/.tensorboard-installed)
 	$(run)
 
 ##
@@ -168,11 +190,21 @@ imagenet: $(installed)
 	$(call sweep-over,$(IMAGENET_RUNS))
 
 ##   bssn             scaled, and bidirectional scaled spectral normalization, with all scales (SCALES="1.0 1.2")
-## Single runs of these, too: grid-METHOD-SETTING, resnet-MODEL-METHOD, stl10-MODEL-METHOD, imagenet-MODEL-METHOD,
-## bssn-METHOD-SCALE
-##
 bssn: $(installed)
 	$(call sweep-over,$(BSSN_RUNS))
+
+##   n-dis            SN and weight norm. by n_dis (N_DIS="1 2 5 10 20"), setting D, 10,000 generator updates with each of
+##                    SEEDS="0 1 2": the paper's Figure 11. In the quick profile 300 updates with the first seed
+n-dis: $(installed)
+	$(call sweep-over,$(if $(and $(quick),$(filter file,$(origin SEEDS))),$(filter %-$(firstword $(SEEDS)),$(N_DIS_RUNS)),$(N_DIS_RUNS)))
+
+##   critic           methods whose discriminator is validated on pictures that were held back: the paper's Figure 15.
+##                    Elsewhere than in the quick profile these are the runs of "make methods"
+## Single runs of these, too: grid-METHOD-SETTING, resnet-MODEL-METHOD, stl10-MODEL-METHOD, imagenet-MODEL-METHOD,
+## bssn-METHOD-SCALE, n-dis-METHOD-N_DIS-SEED, critic-METHOD
+##
+critic: $(installed)
+	$(call sweep-over,$(CRITIC_RUNS))
 
 # $(call sweep-over,TARGETS,VARIABLES): all of them in a make of their own. Without a GPU and without -j it is -j CORES,
 # with one thread a run: two runs side by side take hardly longer than one.
@@ -186,6 +218,19 @@ quick = $(if $(filter quick,$(PROFILE)),yes,$(if $(filter-out auto,$(PROFILE)),,
 ##   table            the table of all scored runs, beside the paper's numbers
 table: $(installed)
 	.venv/bin/python -m util.report
+
+##   figures          results/figures/: the papers' figures of all runs, as PNG, SVG and CSV
+figures: $(installed)
+	.venv/bin/python -m util.analysis$(call flag,--data-dir,$(DATA_DIR))
+
+##   report           results/report.html: one page on all runs, with these figures, tables and samples inside
+report: figures
+	.venv/bin/python -m util.page
+
+##   timing           times 100 generator updates by method, n_dis 5, for the figures: results/timing.csv (the paper's
+##                    Figure 10). PROFILE DATASET MODEL SETTING DEVICE ENGINE
+timing: $(installed)
+	.venv/bin/python -m benchmarks.methods$(call flag,--profile,$(PROFILE))$(call flag,--dataset,$(DATASET))$(call flag,--model,$(MODEL))$(call flag,--setting,$(SETTING))$(call flag,--device,$(DEVICE))$(call flag,--engine,$(ENGINE))
 
 ##   inception        fetches and converts the weights of the Inception network, 89 MB. FROM=tensorflow or pytorch
 inception: $(installed)
@@ -232,6 +277,8 @@ clean:
 ##   SCORER                                 what scores: inception, a classifier that "make scorer" made, or none
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
 ##   DATA_DIR OUT TAG                       folders: the data set's, the run's; TAG is added to the run's default name
+##   PROBE                                  generator updates between two looks at D, for "make figures"; 0: none
+##   TENSORBOARD                            1: writes for TensorBoard, too, into the run's tensorboard/
 ##   SET                                    single keys: SET="setting.n_dis=1 method.n_power_iteration=2"
 ## and PYTHON, the interpreter that .venv is made with: 3.10 to 3.13, by default the first found.
 ##
@@ -249,6 +296,9 @@ $(installed): setup.py constraints.txt
 
 .venv/.onednn-installed: setup.py constraints.txt $(installed)
 	@$(make-environment) .venv '.[onednn]' $@ $^
+
+.venv/.tensorboard-installed: setup.py constraints.txt $(installed)
+	@$(make-environment) .venv '.[tensorboard]' $@ $^
 
 .venv-kernels/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-kernels '.[test,kernels]' $@ $^
@@ -294,4 +344,4 @@ export PIP_BUILD_CONSTRAINT="$${PIP_BUILD_CONSTRAINT:+$$PIP_BUILD_CONSTRAINT }$$
 "$$folder/bin/python" -m pip --disable-pip-version-check install --editable "$$what"
 touch "$$stamp"
 endef
-$(installed) .venv/.tools-installed .venv/.onednn-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)
+$(installed) .venv/.tools-installed .venv/.onednn-installed .venv/.tensorboard-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)

@@ -10,6 +10,7 @@ CUDNN_FRONTEND = 'nvidia-cudnn-frontend>=1.14,<1.23'
 
 # Intel's oneDNN 3.2, its last release as a package. It wants libgomp.so.1 of the system
 ONEDNN = 'onednn-cpu-gomp>=2023.2,<2024; platform_machine == "x86_64" and sys_platform == "linux"'
+TENSORBOARD = 'tensorboardX>=2.6,<3'
 
 setup(
     name='chainer-spectral-normalization',
@@ -21,6 +22,7 @@ setup(
     install_requires=[
         'chainer==7.8.1',
         'filelock',
+        'matplotlib>=3.8',
         'numpy>=1.26,<3',
         'pillow>=10.1',
         'protobuf',
@@ -41,7 +43,10 @@ setup(
         'onednn': [ONEDNN],
         # what scores and speed are compared with: the TensorFlow originals as torch-fidelity reproduces them, PyTorch
         'parity': ['torch-fidelity==0.4.0', 'torch'],
+        # train.py --tensorboard: the lighter of the two packages that write its files, without TensorBoard itself
+        'tensorboard': [TENSORBOARD],
         # chainer.testing and chainer.gradient_check import pkg_resources, which setuptools 82 no longer has
-        'test': ['coverage>=7.10', 'hypothesis', ONEDNN, 'pytest>=8', 'pytest-cov>=7', 'ruff', 'setuptools<82'],
+        'test': ['coverage>=7.10', 'hypothesis', ONEDNN, 'pytest>=8', 'pytest-cov>=7', 'ruff', 'setuptools<82',
+                 TENSORBOARD],
     },
 )

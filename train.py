@@ -49,6 +49,11 @@ def make_parser():
     run.add_argument('--data-dir', type=path,
                      help='the folder of pictures (folder, imagenet), or a copy of the archive (cifar10, stl10)')
     run.add_argument('--scorer', help="which network scores the snapshots, or none (default: the data set's)")
+    run.add_argument('--probe', type=int, metavar='N',
+                     help='iterations between two looks at the discriminator, for figures, which change nothing; '
+                          '0: none (default: as between two snapshots)')
+    run.add_argument('--tensorboard', action='store_true',
+                     help="write the log and the grids of samples for TensorBoard, too, into the run's tensorboard/")
     run.add_argument('--dry-run', action='store_true', help='print the resolved Config and stop')
     return parser
 
@@ -75,6 +80,8 @@ def main(argv=None):
         evaluation_interval=args.evaluation_interval, display_interval=args.display_interval)
     if args.tag and not re.fullmatch(r'[\w.+=-]+', args.tag):
         raise UserError('--tag must be of letters, digits and _ . + = -, not {!r}'.format(args.tag))
+    if args.probe is not None and args.probe < 0:
+        raise UserError('--probe must be at least 0, not {}'.format(args.probe))
     if args.dry_run:
         print(resolved.to_yaml(), end='')
         return 0
@@ -85,7 +92,7 @@ def main(argv=None):
     # A run goes on with the engine that it has, so that it ends with the same bits
     with using_engine(args.engine, last_engine(directory), device, say):
         return trainer.train(resolved, device, directory, args.data_dir, args.scorer, args.resume, say,
-                             args.capture)
+                             args.capture, args.probe, args.tensorboard)
 
 
 def print_profile(profile):

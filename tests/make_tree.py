@@ -10,9 +10,10 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SETTINGS = ['default', 'A', 'B', 'C', 'D', 'E', 'F']
 METHODS = list(yaml.safe_load((ROOT / 'configs' / 'methods.yml').read_text()))
-SWEEPS = ['settings', 'methods', 'grid', 'resnet', 'stl10', 'imagenet', 'bssn']
+SWEEPS = ['settings', 'methods', 'grid', 'resnet', 'stl10', 'imagenet', 'bssn', 'n-dis', 'critic']
 TARGETS = ['help', 'install', 'onednn', 'normalize', *('setting-' + row for row in SETTINGS), *SWEEPS, 'table',
-           'inception', 'scorer', 'test', 'test-kernels', 'parity', 'cpu-benchmark', 'lint', 'clean']
+           'figures', 'report', 'timing', 'inception', 'scorer', 'test', 'test-kernels', 'parity', 'cpu-benchmark',
+           'lint', 'clean']
 
 TOOLS = ['cp', 'echo', 'env', 'find', 'flock', 'head', 'make', 'mkdir', 'nproc', 'rm', 'sed', 'sh', 'sleep', 'touch']
 

@@ -29,7 +29,7 @@ def test_help_is_the_default_and_lists_every_target(tree):
 def test_every_target_that_is_phony_is_in_help(tree):
     database = tree.make('-pn', 'help')[0]
     phony = next(line for line in database.splitlines() if line.startswith('.PHONY:')).split()[1:]
-    sweeps = ('method-', 'grid-', 'resnet-', 'stl10-', 'imagenet-', 'bssn-')
+    sweeps = ('method-', 'grid-', 'resnet-', 'stl10-', 'imagenet-', 'bssn-', 'n-dis-', 'critic-')
     assert sorted(target for target in phony if not target.startswith(sweeps)) == sorted(TARGETS)
     listed = tree.make('help')[0]
     assert all(sweep in listed for sweep in sweeps)
@@ -73,6 +73,13 @@ def test_every_target_that_is_phony_is_in_help(tree):
     (['bssn-bssn-4.0', 'TAG=x', 'MODEL=cnn', 'SET=a.b=1'],
      '--method bssn --setting B --model cnn --tag x-scale-4.0 --set method.scale=4.0 --set a.b=1'),
     (['bssn-ssn-1.2', 'TAG='], '--method ssn --setting B --model bsn_cnn --tag scale-1.2 --set method.scale=1.2'),
+    (['n-dis-sn-20-1'],
+     '--method sn --setting D --iterations 300 --seed 1 --tag n_dis-20 --set setting.n_dis=20'),
+    (['n-dis-weight_norm-1-0', 'PROFILE=paper', 'TAG=x', 'SEED=0'],
+     '--method weight_norm --setting D --profile paper --iterations 10000 --seed 0 --tag x-n_dis-1 '
+     '--set setting.n_dis=1'),
+    (['critic-sn_gp'], '--method sn_gp --iterations 1000 --tag split-train --set dataset.split=train'),
+    (['critic-sn_gp', 'PROFILE=paper', 'SETTING=D'], '--method sn_gp --setting D --profile paper'),
     (['normalize', 'SET=a.b=1 c.d=2'], '--method sn --set a.b=1 --set c.d=2'),
     (['normalize', 'PROFILE=', 'METHOD=', 'SETTING=', 'SET=', 'OUT= '], '--method sn'),
     (['setting-F', 'OUT=r', 'SEED=1', 'PROFILE=paper', 'DATASET=folder', 'MODEL=cnn', 'ITERATIONS=2', 'DEVICE=0',
@@ -92,6 +99,15 @@ def test_onednn(tree):
     assert tree.calls() == calls
 
 
+def test_tensorboard(tree):
+    tree.make('normalize', 'TENSORBOARD=1', CUDA='none')
+    assert tree.calls('--editable')[-1].endswith('--editable .[tensorboard]')
+    assert tree.calls('train.py') == ['train.py --method sn --tensorboard']
+    assert tree.runs('setting-A', 'TENSORBOARD=0') == [['--method', 'sn', '--setting', 'A']]
+    tree.make('settings', TENSORBOARD='1')
+    assert len(tree.calls('--tensorboard')) == 8 and len(tree.calls('--editable')) == 2
+
+
 @pytest.mark.parametrize('value', ["it's", 'two  words', '"quoted"', '$$HOME', 'a;b', 'a,b', '*', 'x)', '`x`'])
 def test_values_reach_the_command_as_they_are(tree, value):
     assert tree.runs('normalize', 'OUT=' + value)[0][-2:] == ['--out', value.replace('$$', '$')]
@@ -104,6 +120,9 @@ def test_variables_come_from_the_environment_too(tree):
 
 @pytest.mark.parametrize('target, command', [
     ('table', '.venv/bin/python -m util.report'),
+    ('figures', '.venv/bin/python -m util.analysis'),
+    ('report', '.venv/bin/python -m util.page'),
+    ('timing', '.venv/bin/python -m benchmarks.methods'),
     ('test', '.venv/bin/python -m pytest --cov --cov-report=term --durations=10'),
     ('lint', '.venv/bin/python -m ruff check .'),
     ('inception', '.venv/bin/python -m util.inception fetch'),
@@ -118,6 +137,8 @@ def test_commands_of_other_targets(tree, target, command):
 @pytest.mark.parametrize('arguments, command', [
     (['inception', 'FROM=pytorch'], '-m util.inception fetch --from pytorch'),
     (['scorer', 'DATASET=cifar10'], '-m util.classifier cifar10'),
+    (['timing', 'PROFILE=paper', 'DATASET=stl10', 'MODEL=cnn', 'SETTING=D', 'DEVICE=0', 'ENGINE=stock', 'SEED=1'],
+     '-m benchmarks.methods --profile paper --dataset stl10 --model cnn --setting D --device 0 --engine stock'),
     (['scorer', 'DATASET=digits', 'SEED=2', 'DEVICE=0', 'DATA_DIR=a b', 'ITERATIONS=3'],
      '-m util.classifier digits --seed 2 --device 0 --data-dir a b')])
 def test_commands_with_variables(tree, arguments, command):
@@ -141,6 +162,9 @@ def test_commands_with_variables(tree, arguments, command):
     (['imagenet'], "DATA_DIR=: name the folder of ImageNet's class folders"),
     (['methods', 'OUT=x'], 'OUT=x: is the folder of one run'),
     (['methods', 'METHOD=sn'], 'METHOD=sn: contradicts methods'),
+    (['n-dis', 'SEED=1'], 'SEED=1: contradicts n-dis'),
+    (['n-dis-sn-5-0', 'METHOD=none'], 'METHOD=none: contradicts n-dis-sn-5-0'),
+    (['critic', 'METHOD=sn'], 'METHOD=sn: contradicts critic'),
     (['method-none', 'METHOD=sn'], 'METHOD=sn: contradicts method-none'),
 ])
 def test_refusals_are_one_line(tree, arguments, message):
@@ -234,6 +258,12 @@ def test_python_that_does_not_fit(tree):
     out, err = tree.make('install', 'PYTHON=/no/such python', status=2)
     assert 'error: PYTHON (/no/such python): expected' in err.splitlines()[0]
     assert not (tree.folder / '.venv').exists()
+
+
+@pytest.mark.parametrize('goals', [['report'], ['figures', 'report'], ['-j', '4', 'report', 'figures']])
+def test_a_report_follows_its_figures(tree, goals):
+    tree.make(*goals, 'DATA_DIR=d', CUDA='none')
+    assert tree.calls('util.') == ['-m util.analysis --data-dir d', '-m util.page']
 
 
 def test_python_given(tree):

@@ -52,7 +52,7 @@ def test_methods_and_settings_of_the_grid_can_be_chosen(tree):
         ['--method', m, '--setting', s] for m in ('none', 'sn') for s in ('default', 'D')]
 
 
-@pytest.mark.parametrize('sweep, count', [('resnet', 3), ('stl10', 9), ('imagenet', 4), ('bssn', 38)])
+@pytest.mark.parametrize('sweep, count', [('resnet', 3), ('stl10', 9), ('imagenet', 4), ('bssn', 38), ('critic', 5)])
 def test_other_sweeps(tree, sweep, count):
     runs = tree.runs(sweep, 'DATA_DIR=d')
     assert len(runs) == len({tuple(run) for run in runs}) == count
@@ -60,6 +60,15 @@ def test_other_sweeps(tree, sweep, count):
 
 def test_scales_can_be_chosen(tree):
     assert [run[-1] for run in tree.runs('bssn', 'SCALES=1.2')] == 2 * ['method.scale=1.2']
+
+
+def test_n_dis_with_each_seed_and_in_the_quick_profile_with_the_first(tree):
+    assert len(tree.runs('n-dis', 'PROFILE=paper')) == 2 * 5 * 3
+    quick = tree.runs('n-dis')
+    assert len(quick) == 2 * 5 and all(run[run.index('--seed') + 1] == '0' for run in quick)
+    seeds = [run[run.index('--seed') + 1] for run in tree.runs('n-dis', 'SEEDS=3 4', 'N_DIS=7')]
+    assert seeds == ['3', '3', '4', '4']
+    assert [run[-1][-1] for run in tree.runs('n-dis', 'N_DIS=2 7')] == ['2', '2', '7', '7']
 
 
 def test_a_sweep_on_a_cpu_fills_its_cores(tree):

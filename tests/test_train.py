@@ -61,7 +61,8 @@ def copy_until(source, target, iteration):
 
 
 def test_a_run_leaves_what_the_readme_promises(finished):
-    expected = {'config.yml', 'environment.json', 'log', 'scores.csv', 'done', 'images', '.lock'}
+    expected = {'config.yml', 'environment.json', 'log', 'scores.csv', 'done', 'images', '.lock',
+                'discriminator.csv'}
     expected |= {'gen_iter_%06d.npz' % i for i in (0, 2, 4, 6)} | {'snapshot_iter_%06d.npz' % i for i in (4, 6)}
     assert set(os.listdir(finished)) == expected
     assert sorted(os.listdir(finished / 'images')) == ['iter_%06d.png' % i for i in (0, 2, 4, 6)]

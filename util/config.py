@@ -184,6 +184,8 @@ def config_from_dict(tree, where):
             raise KeyError(section)
         values = dict(tree[section])
         rows[section] = Row(values.pop('name'), values)
+        if type(rows[section].name) is not str:
+            raise KeyError(section + '.name')
         for key in _REQUIRED[section]:
             if key not in values:
                 raise KeyError('{}.{}'.format(section, key))

@@ -47,6 +47,16 @@ def load(path, target, check=None):
     arrays = read_npz(path)
     if check is not None:
         check({key[len(_ABOUT):]: str(value) for key, value in arrays.items() if key.startswith(_ABOUT)})
+    load_arrays(path, target, arrays)
+
+
+def load_arrays(path, target, arrays):
+    """Restore ``target`` from arrays by name, which came from ``path``; nothing changes unless all are there.
+
+    Raises:
+        UserError: They do not fit.
+
+    """
     for key, value in _expected(target).items():
         if key not in arrays:
             raise UserError('{} does not fit: it has no {}'.format(path, key))

@@ -11,7 +11,7 @@ import chainer
 from chainer.training import extensions
 
 import model
-from util import dataset, loss, normalization, snapshot
+from util import dataset, loss, normalization, snapshot, validation
 from util.captured import CapturedGANUpdater
 from util.device import kind
 from util.engine.flat_adam import FlatAdam
@@ -21,9 +21,11 @@ from util.files import UserError, atomic_write
 from util.generate_fake_image import GenerateFakeImage, SaveGenerator
 from util.generate_inception_score import GenerateInceptionScore, make_run_scorer
 from util.npz import DamagedFile
+from util.probe import Probe
 from util.rundir import Lock
 from util.scorer import load_scorer
 from util.summaries import LogReport
+from util.tensorboard import WriteTensorBoard, check_package
 from util.updater import GANUpdater
 from util.watch import EveryOrLast, NonNumberError, StopOnNonNumber, StopTrigger, Terminal, WriteLog
 
@@ -101,7 +103,8 @@ def can_capture(device):
     return kind(device) == 'cuda' and current().startswith('cudnn')
 
 
-def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print, capture='no'):
+def train(config, device, directory, data_dir=None, scorer_name=None, resume=None, say=print, capture='no',
+          probe=None, tensorboard=False):
     """Train, or go on with, the run in ``directory`` until its last iteration.
 
     Args:
@@ -113,6 +116,9 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         resume (str or None): Go on from this snapshot instead of the run's newest.
         say (callable): Gets lines for the user.
         capture (str): ``'auto'``: capture iterations in a CUDA graph where that can be done; ``'no'``: do not.
+        probe (int or None): Iterations between two looks at the discriminator, for figures; 0: none. ``None``: as
+            between two snapshots.
+        tensorboard (bool): Write for TensorBoard, too.
 
     Returns:
         int: Exit status: 0; 128 plus the signal that stopped the run; 3 when training has diverged.
@@ -121,6 +127,8 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         UserError: Bad input or environment; nothing was written then that was not complete.
 
     """
+    if tensorboard:
+        check_package()
     directory.check_config(config)
     if os.path.exists(directory.done):
         say('{} is finished already'.format(directory.path))
@@ -149,7 +157,10 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         parts = build(config, device, pictures.images, pictures.labels, networks, captured, say)
         stop = StopTrigger(config.profile.iterations)
         snapshots = snapshot.Snapshots(directory, config, pictures.fingerprint)
-        trainer = make_trainer(config, directory, parts, stop, snapshots, scorer)
+        samples = {} if probe == 0 else validation.load_samples(config, pictures, data_dir, say)
+        trainer = make_trainer(config, directory, parts, stop, snapshots, scorer, probe, samples)
+        if tensorboard:
+            extend_with_tensorboard(trainer, config, directory)
         start = restore(trainer, directory, snapshots, resume, stop.last, say)
         if not os.path.exists(directory.config):
             config.save(directory.config)
@@ -160,15 +171,18 @@ def train(config, device, directory, data_dir=None, scorer_name=None, resume=Non
         return run(trainer, directory, stop, 'the same command without --resume' if resume else 'the same command', say)
 
 
-def make_trainer(config, directory, parts, stop, snapshots, scorer):
-    """Make the Chainer Trainer with all its extensions."""
+def make_trainer(config, directory, parts, stop, snapshots, scorer, probe=None, samples=None):
+    """Make the Chainer Trainer with all its extensions; ``probe`` as of :func:`train`, ``samples`` of ``Probe``."""
     profile = config.profile
     trainer = chainer.training.Trainer(parts.updater, stop, out=directory.path)
     evaluate, display, save = (EveryOrLast(period, profile.iterations) for period in (
         profile.evaluation_interval, profile.display_interval, profile.snapshot_interval))
+    look = EveryOrLast(probe or profile.snapshot_interval, profile.iterations)
     models = {'gen': parts.generator, 'dis': parts.discriminator}
-    trainer.extend(StopOnNonNumber(models, profile.display_interval, (stop.latch, evaluate, save),
+    trainer.extend(StopOnNonNumber(models, profile.display_interval, (stop.latch, evaluate, save, look),
                                    parts.updater.get_all_optimizers().values()))
+    if probe != 0:
+        trainer.extend(Probe(parts.updater, directory, samples), trigger=look)
     evaluations = [SaveGenerator(parts.generator, directory),
                    GenerateFakeImage(parts.generator, directory, config.seed)]
     columns = ['iteration', 'gen/loss', 'dis/loss']
@@ -185,6 +199,13 @@ def make_trainer(config, directory, parts, stop, snapshots, scorer):
         trainer.extend(extensions.ProgressBar(update_interval=1))
     trainer.extend(SaveSnapshot(snapshots), trigger=lambda t: stop.latched or save(t))
     return trainer
+
+
+def extend_with_tensorboard(trainer, config, directory):
+    """Let a Trainer write for TensorBoard whenever it adds to the log or draws a grid."""
+    display, evaluate = (EveryOrLast(period, config.profile.iterations) for period in (
+        config.profile.display_interval, config.profile.evaluation_interval))
+    trainer.extend(WriteTensorBoard(directory), trigger=lambda t: display(t) or evaluate(t), call_before_training=True)
 
 
 def decay(trainer, config):

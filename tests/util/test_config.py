@@ -221,6 +221,15 @@ def test_impossible_value_in_file(tmp_path):
         load_config(str(tmp_path / 'config.yml'))
 
 
+@pytest.mark.parametrize('name', [3, None, ['sn']])
+def test_a_name_in_file_that_is_none(tmp_path, name):
+    tree = resolve().to_dict()
+    tree['method']['name'] = name
+    (tmp_path / 'config.yml').write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"'method\.name' is missing or wrong"):
+        load_config(str(tmp_path / 'config.yml'))
+
+
 def test_hostile_yaml_is_not_executed(tmp_path):
     (tmp_path / 'config.yml').write_text('!!python/object/apply:os.mkdir [%s/made]' % tmp_path)
     with pytest.raises(UserError, match='not valid YAML'):

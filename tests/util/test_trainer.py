@@ -339,7 +339,7 @@ def test_extensions(made, capsys):
     def names(made):
         return set(made._extensions)
     common = {'StopOnNonNumber', 'SaveGenerator', 'GenerateFakeImage', 'LogReport', 'WriteLog', 'PrintReport',
-              'SaveSnapshot'}
+              'SaveSnapshot', 'Probe'}
     assert names(made()) == common
     assert names(made(lambda *_: {})) == common | {'GenerateInceptionScore'}
     assert isinstance(made(lambda *_: {}).get_extension('GenerateInceptionScore'), GenerateInceptionScore)

@@ -1,7 +1,10 @@
 """What a method may do to a discriminator: the interface between networks, training and methods."""
+from typing import NamedTuple
+
+import chainer
 import chainer.links as L
 
-from util.normalization.weight_hook import output_axis
+from util.normalization.weight_hook import WeightHook, output_axis
 
 
 class Normalization:
@@ -57,3 +60,46 @@ def weights(network, kinds=WEIGHTED):
     for link in network.links():
         if isinstance(link, kinds):
             yield link.W, output_axis(link)
+
+
+class UsedWeight(NamedTuple):
+    """A layer's weight.
+
+    Attributes:
+        name (str): The layer's path, such as ``'conv1'``.
+        weight (chainer.Parameter): The parameter.
+        used (numpy.ndarray or cupy.ndarray): What the layer computes with in test mode.
+        axis (int): The axis that counts outputs.
+        sigma_axes (tuple of int): The method divides by the mean of the largest singular values of the parameter as
+            matrices whose rows these axes count; where it does not, ``(axis,)``.
+
+    """
+
+    name: str
+    weight: chainer.Parameter
+    used: object
+    axis: int
+    sigma_axes: tuple
+
+
+def used_weights(network, kinds=WEIGHTED):
+    """The weights of a network's layers as parameters, and as the layers compute with them.
+
+    What hooks note of their latest call changes: where that matters, give a copy.
+
+    Args:
+        network (chainer.Link): Its links of the ``kinds`` are looked at; all are initialised.
+        kinds (tuple of type): Kinds of links.
+
+    Yields:
+        UsedWeight
+
+    """
+    for path, link in network.namedlinks(skipself=True):
+        if isinstance(link, kinds):
+            hook = next((hook for hook in link.local_link_hooks.values() if isinstance(hook, WeightHook)), None)
+            with chainer.using_config('train', False), chainer.no_backprop_mode():
+                used = hook.normalize_weight(link).array if hook else link.W.array
+            axis = output_axis(link)
+            axes = hook.sigma_axes(link) if hasattr(hook, 'sigma_axes') else (axis,)
+            yield UsedWeight(path[1:], link.W, used, axis, axes)

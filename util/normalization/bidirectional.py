@@ -67,6 +67,9 @@ class BidirectionalSpectralNormalization(ScaledSpectralNormalization):
             link.add_persistent(self.second_vector_name, None)
         super().attach(link)
 
+    def sigma_axes(self, link):
+        return tuple(axis for _, axis in self._directions(link)) if self._has_two(link) else super().sigma_axes(link)
+
     def _prepare(self, link):
         super()._prepare(link)
         if hasattr(link, self.second_vector_name):

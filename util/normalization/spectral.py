@@ -110,6 +110,12 @@ class SpectralNormalization(WeightHook):
         """
         return getattr(link, self.sigma_name)
 
+    def sigma_axes(self, link):
+        """The axes of the link's weight that count rows in the matrices whose largest singular values :meth:`sigma`
+        estimates the mean of.
+        """
+        return output_axis(link),
+
     def attach(self, link):
         link.add_persistent(self.vector_name, None)
         setattr(link, self.sigma_name, None)

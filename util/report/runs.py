@@ -41,7 +41,7 @@ def read_run(path):
     settings = directory.load_config()
     try:
         table = scores.ScoreTable(directory.file('scores.csv')).rows
-        row = {**_describe_config(settings), **_describe_environment(settings, read_environment(directory))}
+        row = {**describe_config(settings), **_describe_environment(settings, read_environment(directory))}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError('a file of the run is missing or damaged: {!r}'.format(error)) from error
     done, planned = os.path.exists(directory.done), settings.profile.iterations
@@ -79,7 +79,8 @@ def _read_diverged(path):
     return iteration
 
 
-def _describe_config(settings):
+def describe_config(settings):
+    """The names of a Config's rows, its setting's numbers, its seed, and what flags changed (a dict)."""
     names = {section: getattr(settings, section).name for section in config.SECTIONS}
     setting = {key: settings.setting.get(key) for key in SETTING}
     return {**names, **setting, 'seed': settings.seed, **_compare_with_rows(settings, names)}
