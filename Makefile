@@ -104,7 +104,7 @@ goals := $(or $(MAKECMDGOALS),help)
 ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
   cuda := $(strip $(CUDA))
   why := as CUDA= says
-else ifneq ($(filter-out help clean test-kernels parity cpu-benchmark,$(goals)),)
+else ifneq ($(filter-out help clean test-kernels test-plans parity cpu-benchmark,$(goals)),)
   cuda := $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*)))
   why := as before
   ifneq ($(or $(if $(cuda),,unknown),$(filter install,$(goals))),)
@@ -115,6 +115,9 @@ else ifneq ($(filter-out help clean test-kernels parity cpu-benchmark,$(goals)),
 endif
 ifneq ($(filter-out 12 13 none,$(cuda)),)
   $(error CUDA=$(cuda): expected 12, 13 or none)
+endif
+ifneq ($(and $(filter gpu-check,$(goals)),$(filter none,$(cuda))),)
+  $(error gpu-check: needs an NVIDIA GPU ($(why): CUDA none); "make install" asks the driver anew)
 endif
 ifneq ($(and $(strip $(OUT)),$(word 2,$(filter $(RUNS),$(goals)))$(filter $(SWEEPS),$(goals))),)
   $(error OUT=$(OUT): is the folder of one run, and several were asked for; leave it out, or run them one by one)
@@ -138,7 +141,8 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install onednn $(SWEEPS) table figures report timing inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
+.PHONY: help install onednn $(SWEEPS) table figures report timing inception scorer test test-kernels test-plans parity cpu-benchmark \
+    gpu-check lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -250,6 +254,19 @@ test-kernels: .venv-kernels/.installed
 	@.venv-kernels/bin/python -c 'import util; from cupy.cuda import nvrtc; print("NVRTC", nvrtc.getVersion())'
 	.venv-kernels/bin/python -m pytest -rs tests/kernels
 
+##   test-plans       has cuDNN plan every layer of the networks for GPUs that it is told of, without one, in an
+##                    environment of its own (.venv-plans, 2 GB). gcc makes stand-ins for the driver
+test-plans: .venv-plans/.installed
+	.venv-plans/bin/python -m pytest -rs tests/plans
+
+##   gpu-check        on a machine with a GPU: its tests, then how long an iteration takes, into results/gpu-step.txt;
+##                    TORCH=1 compares with PyTorch (in .venv-torch). Without make: python -m pytest tests/gpu;
+##                    python -m benchmarks.gpu_step
+gpu_check := $(if $(strip $(TORCH)),.venv-torch,.venv)
+gpu-check: $(if $(strip $(TORCH)),.venv-torch/.installed,.venv/.tools-installed)
+	status=0; $(gpu_check)/bin/python -m pytest -rs tests/gpu || status=$$?; \
+	$(gpu_check)/bin/python -m benchmarks.gpu_step$(call flag,--device,$(DEVICE)) --out results/gpu-step.txt && exit $$status
+
 ##   parity           compares network and metrics with torch-fidelity's, and training steps with PyTorch's, in an
 ##                    environment with PyTorch (.venv-parity)
 parity: .venv-parity/.installed
@@ -265,14 +282,15 @@ lint: .venv/.tools-installed
 
 ##   clean            removes environments, builds and caches; nothing in results/
 clean:
-	rm -rf .venv .venv-kernels .venv-parity build dist *.egg-info .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-kernels .venv-plans .venv-parity .venv-torch build dist *.egg-info .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
 	find . \( -path ./results -o -path ./.git \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo 'results/ was left alone'
 
 ##
 ## Variables of runs, each a flag of train.py
 ##   PROFILE DATASET MODEL METHOD SETTING PROTOCOL   names of rows in configs/*.yml
-##   ENGINE                                 what computes on a CPU: auto, stock, numpy or onednn ("make onednn")
+##   ENGINE                                 what computes: auto; on a CPU stock, numpy, onednn ("make onednn"); on a GPU
+##                                          stock, cudnn, cudnn-bf16, cudnn-fp32
 ##   CAPTURE                                auto: on a GPU each iteration is one CUDA graph, if the engine allows it; or no
 ##   SCORER                                 what scores: inception, a classifier that "make scorer" made, or none
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
@@ -302,6 +320,12 @@ $(installed): setup.py constraints.txt
 
 .venv-kernels/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-kernels '.[test,kernels]' $@ $^
+
+.venv-plans/.installed: setup.py constraints.txt
+	@$(make-environment) .venv-plans '.[test,plans]' $@ $^
+
+.venv-torch/.installed: setup.py constraints.txt
+	@$(make-environment) .venv-torch '.[test,parity,cuda$(cuda)]' $@ $^
 
 .venv-parity/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-parity '.[test,parity,onednn]' $@ $^
@@ -344,4 +368,5 @@ export PIP_BUILD_CONSTRAINT="$${PIP_BUILD_CONSTRAINT:+$$PIP_BUILD_CONSTRAINT }$$
 "$$folder/bin/python" -m pip --disable-pip-version-check install --editable "$$what"
 touch "$$stamp"
 endef
-$(installed) .venv/.tools-installed .venv/.onednn-installed .venv/.tensorboard-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)
+$(installed) .venv/.tools-installed .venv/.onednn-installed .venv/.tensorboard-installed .venv-kernels/.installed \
+    .venv-plans/.installed .venv-parity/.installed .venv-torch/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)

@@ -12,8 +12,8 @@ SETTINGS = ['default', 'A', 'B', 'C', 'D', 'E', 'F']
 METHODS = list(yaml.safe_load((ROOT / 'configs' / 'methods.yml').read_text()))
 SWEEPS = ['settings', 'methods', 'grid', 'resnet', 'stl10', 'imagenet', 'bssn', 'n-dis', 'critic']
 TARGETS = ['help', 'install', 'onednn', 'normalize', *('setting-' + row for row in SETTINGS), *SWEEPS, 'table',
-           'figures', 'report', 'timing', 'inception', 'scorer', 'test', 'test-kernels', 'parity', 'cpu-benchmark',
-           'lint', 'clean']
+           'figures', 'report', 'timing', 'inception', 'scorer', 'test', 'test-kernels', 'test-plans', 'parity',
+           'cpu-benchmark', 'gpu-check', 'lint', 'clean']
 
 TOOLS = ['cp', 'echo', 'env', 'find', 'flock', 'head', 'make', 'mkdir', 'nproc', 'rm', 'sed', 'sh', 'sleep', 'touch']
 

@@ -129,9 +129,24 @@ def test_variables_come_from_the_environment_too(tree):
     ('parity', "DATA_DIR='' .venv-parity/bin/python -m pytest -rs tests/parity"),
     ('cpu-benchmark', '.venv-parity/bin/python -m benchmarks.cpu_step'),
     ('test-kernels', '.venv-kernels/bin/python -m pytest -rs tests/kernels'),
+    ('test-plans', '.venv-plans/bin/python -m pytest -rs tests/plans'),
 ])
 def test_commands_of_other_targets(tree, target, command):
     assert tree.make('-n', target)[0].splitlines()[-1] == command
+
+
+def test_gpu_check_wants_a_gpu(tree):
+    assert 'gpu-check: needs an NVIDIA GPU (no NVIDIA driver answers' in tree.refusal('gpu-check')
+
+
+@pytest.mark.parametrize('arguments, folder, extra', [
+    ([], '.venv', '.[test]'), (['TORCH=1'], '.venv-torch', '.[test,parity,cuda12]')])
+def test_gpu_check(tree, arguments, folder, extra):
+    tree.driver('| CUDA Version: 12.4 |')
+    tree.make('gpu-check', 'DEVICE=1', *arguments)
+    calls = tree.calls()
+    assert calls[-2:] == ['-m pytest -rs tests/gpu', '-m benchmarks.gpu_step --device 1 --out results/gpu-step.txt']
+    assert any(call.endswith('--editable ' + extra) for call in calls) and (tree.folder / folder).exists()
 
 
 @pytest.mark.parametrize('arguments, command', [
