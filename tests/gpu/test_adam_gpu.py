@@ -3,19 +3,11 @@ import chainer
 import numpy as np
 import pytest
 
-from util.device import get_device
 from util.engine import flat_adam
 from util.engine.flat_adam import FlatAdam
 from util.trainer import optimizer_for
 
 SHAPES = {'W': (512, 256, 3, 3), 'b': (70,), 'gamma': (), 'dense': (3, 5001)}
-
-
-@pytest.fixture
-def device():
-    device = get_device('0')
-    with chainer.using_device(device):
-        yield device
 
 
 @pytest.fixture

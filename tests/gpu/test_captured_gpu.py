@@ -9,19 +9,11 @@ from tests import tiny
 from tests.tiny import state
 from util import config as configs
 from util import trainer
-from util.device import get_device
 from util.engine import graph
 from util.engine.switch import using_engine
 
 RUNS = {'sn': ('cnn', 'sn', 'default'), 'none': ('cnn', 'none', 'B'), 'wgan_gp': ('cnn', 'wgan_gp', 'B'),
         'resnet': ('resnet', 'sn_hinge', 'resnet')}
-
-
-@pytest.fixture
-def device():
-    device = get_device('0')
-    with chainer.using_device(device):
-        yield device
 
 
 @pytest.fixture

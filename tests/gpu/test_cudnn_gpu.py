@@ -6,7 +6,6 @@ import pytest
 
 import model
 from util.config import resolve
-from util.device import get_device
 from util.engine import cudnn, layout
 from util.engine.switch import using_engine
 from util.files import UserError
@@ -27,13 +26,6 @@ def engine(request, device):
     except UserError as error:
         pytest.skip(str(error))
     return request.param
-
-
-@pytest.fixture
-def device():
-    device = get_device('0')
-    with chainer.using_device(device):
-        yield device
 
 
 def draw(device, *shape, seed=0):

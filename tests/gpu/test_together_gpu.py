@@ -8,20 +8,12 @@ import pytest
 import model
 from util import normalization
 from util.config import resolve
-from util.device import get_device
 from util.normalization import group_kernels, kernels, power_iteration
 from util.normalization import together as module
 
 SHAPES = [((1, 1), 0), ((1, 8192), 0), ((3000, 5), 0), ((33, 65), 0), ((512, 256, 4, 4), 0), ((64, 3, 3, 3), 0),
           ((6, 7, 4, 4), 1), ((512, 256, 4, 4), 1)]
 AXES = [axis for _, axis in SHAPES]
-
-
-@pytest.fixture
-def device():
-    device = get_device('0')
-    with chainer.using_device(device):
-        yield device
 
 
 @pytest.fixture

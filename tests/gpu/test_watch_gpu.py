@@ -7,18 +7,10 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-from util.device import get_device
 from util.engine import scalars
 from util.engine.flat_adam import FlatAdam
 from util.summaries import Summaries
 from util.watch import NonNumberError, StopOnNonNumber
-
-
-@pytest.fixture
-def device():
-    device = get_device('0')
-    with chainer.using_device(device):
-        yield device
 
 
 @pytest.fixture
