@@ -401,7 +401,7 @@ def test_networks_that_cannot_be_are_refused_before_anything_is_fetched(tmp_path
 @pytest.mark.parametrize('flags, expected', [([], 'auto'), (['--capture', 'no'], 'no'), (['--capture=auto'], 'auto')])
 def test_capture_is_handed_on(monkeypatch, tmp_path, flags, expected):
     given = []
-    monkeypatch.setattr(train.trainer, 'train', lambda *args: (given.append(args[-1]), 0)[1])
+    monkeypatch.setattr(train.trainer, 'train', lambda *args: (given.append(args[7]), 0)[1])
     assert train.main(['--device', 'cpu', '--profile', 'quick', '--out', str(tmp_path), *flags]) == 0
     assert given == [expected]
 
