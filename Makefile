@@ -99,7 +99,7 @@ sweep :=
 run = $(train)$(if $(sweep), || [ $$? -eq 3 ])
 
 # Which CUDA: what CUDA= says on the command line (clusters export a CUDA=/usr/local/cuda of their own), else what .venv
-# was made for, else what the driver says. "install" asks the driver anew.
+# was made for, else what the driver says. "install" asks the driver anew, "gpu-check" does where .venv has no CUDA.
 goals := $(or $(MAKECMDGOALS),help)
 ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
   cuda := $(strip $(CUDA))
@@ -107,7 +107,7 @@ ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
 else ifneq ($(filter-out help clean test-kernels test-plans parity cpu-benchmark,$(goals)),)
   cuda := $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*)))
   why := as before
-  ifneq ($(or $(if $(cuda),,unknown),$(filter install,$(goals))),)
+  ifneq ($(or $(if $(cuda),,unknown),$(filter install,$(goals)),$(and $(filter none,$(cuda)),$(filter gpu-check,$(goals)))),)
     driver := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA\( UMD\)* Version: *\([0-9][0-9]*\)\..*/\2/p' | head -n 1)
     cuda := $(if $(filter-out 0 1 2 3 4 5 6 7 8 9 10 11,$(driver)),$(if $(filter 12,$(driver)),12,13),none)
     why := $(if $(driver),the NVIDIA driver is made for CUDA $(driver),no NVIDIA driver answers)
@@ -117,7 +117,7 @@ ifneq ($(filter-out 12 13 none,$(cuda)),)
   $(error CUDA=$(cuda): expected 12, 13 or none)
 endif
 ifneq ($(and $(filter gpu-check,$(goals)),$(filter none,$(cuda))),)
-  $(error gpu-check: needs an NVIDIA GPU ($(why): CUDA none); "make install" asks the driver anew)
+  $(error gpu-check: needs an NVIDIA GPU ($(why)); nothing was installed)
 endif
 ifneq ($(and $(strip $(OUT)),$(word 2,$(filter $(RUNS),$(goals)))$(filter $(SWEEPS),$(goals))),)
   $(error OUT=$(OUT): is the folder of one run, and several were asked for; leave it out, or run them one by one)
