@@ -78,7 +78,7 @@ sweep :=
 run = $(train)$(if $(sweep), || [ $$? -eq 3 ])
 
 # Which CUDA: what CUDA= says on the command line (clusters export a CUDA=/usr/local/cuda of their own), else what .venv
-# was made for, else what the driver says. "install" asks the driver anew.
+# was made for, else what the driver says. "install" asks the driver anew, and so does "gpu-check" for a .venv without CUDA.
 goals := $(or $(MAKECMDGOALS),help)
 ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
   cuda := $(strip $(CUDA))
@@ -86,7 +86,7 @@ ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
 else ifneq ($(filter-out help clean test-kernels parity cpu-benchmark,$(goals)),)
   cuda := $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*)))
   why := as before
-  ifneq ($(or $(if $(cuda),,unknown),$(filter install,$(goals))),)
+  ifneq ($(or $(if $(cuda),,unknown),$(filter install,$(goals)),$(and $(filter none,$(cuda)),$(filter gpu-check,$(goals)))),)
     driver := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA\( UMD\)* Version: *\([0-9][0-9]*\)\..*/\2/p' | head -n 1)
     cuda := $(if $(filter-out 0 1 2 3 4 5 6 7 8 9 10 11,$(driver)),$(if $(filter 12,$(driver)),12,13),none)
     why := $(if $(driver),the NVIDIA driver is made for CUDA $(driver),no NVIDIA driver answers)
@@ -94,6 +94,9 @@ else ifneq ($(filter-out help clean test-kernels parity cpu-benchmark,$(goals)),
 endif
 ifneq ($(filter-out 12 13 none,$(cuda)),)
   $(error CUDA=$(cuda): expected 12, 13 or none)
+endif
+ifneq ($(and $(filter gpu-check,$(goals)),$(filter none,$(cuda))),)
+  $(error gpu-check: needs an NVIDIA GPU ($(why)); nothing was installed)
 endif
 ifneq ($(and $(strip $(OUT)),$(word 2,$(filter $(RUNS),$(goals)))$(filter $(SWEEPS),$(goals))),)
   $(error OUT=$(OUT): is the folder of one run, and several were asked for; leave it out, or run them one by one)
@@ -116,7 +119,7 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels parity cpu-benchmark lint clean $(RUNS)
+.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels gpu-check parity cpu-benchmark lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -205,6 +208,16 @@ test-kernels: .venv-kernels/.installed
 	@.venv-kernels/bin/python -c 'import util; from cupy.cuda import nvrtc; print("NVRTC", nvrtc.getVersion())'
 	.venv-kernels/bin/python -m pytest -rs tests/kernels
 
+##   gpu-check        on a machine with a GPU: the tests that need one, and how fast an iteration is, into
+##                    results/gpu-step.txt; some minutes. TORCH=1: beside PyTorch, 3 GB, in an environment of its own
+##                    (.venv-gpu). Where all is installed already: "python -m pytest -rs tests/gpu" and
+##                    "python -m benchmarks.gpu_step --out results/gpu-step.txt" do the same
+with-torch := $(filter-out 0 no none,$(strip $(TORCH)))
+gpu-python := $(if $(with-torch),.venv-gpu,.venv)/bin/python
+gpu-check: $(if $(with-torch),.venv-gpu/.installed-$(cuda),.venv/.tools-installed)
+	status=0; $(gpu-python) -m pytest -rs tests/gpu || status=$$?; \
+	    $(gpu-python) -m benchmarks.gpu_step --out results/gpu-step.txt || status=$$?; exit $$status
+
 ##   parity           compares network and metrics with torch-fidelity's, and training steps with PyTorch's, in an
 ##                    environment with PyTorch (.venv-parity)
 parity: .venv-parity/.installed
@@ -220,7 +233,7 @@ lint: .venv/.tools-installed
 
 ##   clean            removes environments, builds and caches; nothing in results/
 clean:
-	rm -rf .venv .venv-kernels .venv-parity build dist *.egg-info .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-gpu .venv-kernels .venv-parity build dist *.egg-info .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
 	find . \( -path ./results -o -path ./.git \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo 'results/ was left alone'
 
@@ -252,6 +265,9 @@ $(installed): setup.py constraints.txt
 
 .venv-kernels/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-kernels '.[test,kernels]' $@ $^
+
+.venv-gpu/.installed-$(cuda): setup.py constraints.txt
+	@$(make-environment) .venv-gpu '.[test,torch,cuda$(cuda)]' $@ $^
 
 .venv-parity/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-parity '.[test,parity,onednn]' $@ $^
@@ -294,4 +310,4 @@ export PIP_BUILD_CONSTRAINT="$${PIP_BUILD_CONSTRAINT:+$$PIP_BUILD_CONSTRAINT }$$
 "$$folder/bin/python" -m pip --disable-pip-version-check install --editable "$$what"
 touch "$$stamp"
 endef
-$(installed) .venv/.tools-installed .venv/.onednn-installed .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)
+$(installed) .venv/.tools-installed .venv/.onednn-installed .venv-gpu/.installed-$(cuda) .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)

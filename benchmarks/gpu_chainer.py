@@ -37,7 +37,8 @@ class Iteration:
     """
 
     def __init__(self, config, images, device, options):
-        parts = trainer.build(config, device, images, **({'capture': True} if options.get('capture') else {}))
+        self.said = []  # why iterations are not captured
+        parts = trainer.build(config, device, images, capture=bool(options.get('capture')), say=self.said.append)
         self.networks = {'gen': parts.generator, 'dis': parts.discriminator}
         self.device, self.updater, self.setting = device, parts.updater, config.setting
         if not options.get('flat'):
@@ -67,10 +68,16 @@ class Iteration:
                 parameter.array[...] = self.device.send(start['weights'][name][path[1:]])
         for path, link, hook in normalized_links(self.networks['dis']):
             getattr(link, hook.vector_name)[...] = self.device.send(start['vectors'][path][0])
-        losses = []
+        losses, optimizers = [], self.updater.get_all_optimizers().values()
+        for optimizer in optimizers:
+            optimizer.alpha = start['alpha']
         for _ in start['inputs']:
             reported = self()
             losses.append([float(reported[key]) for key in ('gen/loss', 'dis/loss')])
+        for optimizer in optimizers:
+            optimizer.alpha = self.setting.alpha
+        if not getattr(self.updater, 'is_recorded', True):
+            raise UserError(' '.join(self.said) or 'iterations are not captured')
         to_cpu = chainer.get_device('@numpy').send
         return {'losses': losses, 'weights': {
             name: {path[1:]: np.array(to_cpu(parameter.array)) for path, parameter in network.namedparams()}
@@ -111,10 +118,8 @@ def make_steps(name, config, n_images, device):
     """
     options = gpu_cases.VARIANTS[name].options
     device = get_device(device)
-    if options.get('capture'):
-        from util import captured  # noqa: F401  (whether it is there)
-        if kind(device) == 'cpu':
-            raise UserError('captured iterations need a GPU')
+    if options.get('capture') and kind(device) == 'cpu':
+        raise UserError('captured iterations need a GPU')
     device.use()
     stack = contextlib.ExitStack()
     if options.get('engine'):

@@ -30,7 +30,7 @@ class Iteration(torch_steps.Steps):
 
     def __init__(self, config, images, device, options):
         super().__init__(config, images, torch_steps.Variant(capturable=bool(options.get('graph'))), device)
-        self.n_dis, self.options = config.setting.n_dis, options
+        self.n_dis, self.alpha, self.options = config.setting.n_dis, config.setting.alpha, options
         self._number_of = torch.zeros(self.n_dis, self.batchsize, dtype=torch.int64, device=self.device)
         self.networks = {'gen': self.generator, 'dis': self.discriminator}
         self._losses = super().loss_of_generator, super().loss_of_discriminator
@@ -84,8 +84,13 @@ class Iteration(torch_steps.Steps):
                     old.copy_(one)
 
     def _send(self, array):
-        tensor = torch.from_numpy(array).to(self.device)
+        tensor = torch.tensor(array, device=self.device)  # a copy, which will be overwritten
         return tensor.contiguous(memory_format=self.memory_format) if tensor.ndim == 4 else tensor
+
+    def set_alpha(self, alpha):
+        for optimizer in (self.gen_optimizer, self.dis_optimizer):
+            for group in optimizer.param_groups:
+                group['lr'] = alpha
 
     @torch.no_grad()
     def load(self, start):
@@ -122,11 +127,13 @@ class Iteration(torch_steps.Steps):
     def check(self, start):
         """From the start's numbers, with its inputs, where its iterations end; for :func:`gpu_cases.compare`."""
         self.give(start['inputs'][0])
+        self.set_alpha(start['alpha'])  # a graph has it for good
         run, losses = self.ready(self.given), []
         self.load(start)
         for inputs in start['inputs']:
             self.give(inputs)
             losses.append([float(loss) for loss in run()])
+        self.set_alpha(self.alpha)
         return {'losses': losses, 'weights': {
             name: {path: np.array(torch_networks.parameter_of(self.networks[name], path).detach().cpu())  # a copy
                    for path in paths} for name, paths in start['weights'].items()}}

@@ -12,11 +12,11 @@ SETTINGS = ['default', 'A', 'B', 'C', 'D', 'E', 'F']
 METHODS = list(yaml.safe_load((ROOT / 'configs' / 'methods.yml').read_text()))
 SWEEPS = ['settings', 'methods', 'grid', 'resnet', 'stl10', 'imagenet', 'bssn']
 TARGETS = ['help', 'install', 'onednn', 'normalize', *('setting-' + row for row in SETTINGS), *SWEEPS, 'table',
-           'inception', 'scorer', 'test', 'test-kernels', 'parity', 'cpu-benchmark', 'lint', 'clean']
+           'inception', 'scorer', 'test', 'test-kernels', 'gpu-check', 'parity', 'cpu-benchmark', 'lint', 'clean']
 
 TOOLS = ['cp', 'echo', 'env', 'find', 'flock', 'head', 'make', 'mkdir', 'nproc', 'rm', 'sed', 'sh', 'sleep', 'touch']
 
-# Notes its arguments in ../calls, beside the copied tree; fails at setting $FAIL; makes environments by copying itself.
+# Notes its arguments in ../calls, beside the copied tree; fails at setting $FAIL, and in module $FAIL_AT; makes environments by copying itself.
 FAKE_PYTHON = '''#!/bin/sh
 case "$*" in
     *as_uri*) printf 'file://%s/constraints.txt' "$PWD" | sed 's/ /%20/g'; exit ;;
@@ -26,7 +26,7 @@ case "$*" in
     *--editable*) sleep 0.2; echo "$PIP_CONSTRAINT|$PIP_BUILD_CONSTRAINT" >>../constraints ;;
 esac
 echo "$*" >>../calls
-case "$*" in *"--setting $FAIL"*) exit ${STATUS:-1} ;; esac
+case "$*" in *"--setting $FAIL"*) exit ${STATUS:-1} ;; "-m ${FAIL_AT:-nothing}"*) exit 1 ;; esac
 '''
 
 
