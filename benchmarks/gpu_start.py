@@ -23,9 +23,10 @@ def make_start(config, images, iterations):
         iterations (int): How many have their inputs here.
 
     Returns:
-        dict: ``'alpha'``: that of both Adams, a tenth of a run's: rounding grows less on the way. ``'weights'``: ``'gen'`` and ``'dis'`` -> path of a parameter -> array. ``'vectors'``: path of a layer of
-        the discriminator -> (u, v). ``'inputs'``: for each iteration a dict of ``'z'``, of the generator's step,
-        ``'zs'`` and ``'xs'``, lists of z and of real pictures of each of the discriminator's.
+        dict: ``'alpha'``: that of both Adams, a tenth of a run's: rounding grows less on the way. ``'weights'``:
+        ``'gen'`` and ``'dis'`` -> path of a parameter -> array. ``'vectors'``: path of a layer of the discriminator ->
+        (u, v). ``'inputs'``: for each iteration a dict of ``'z'``, of the generator's step, ``'zs'`` and ``'xs'``,
+        lists of z and of real pictures of each of the discriminator's.
 
     """
     parts = trainer.build(config, chainer.get_device('@numpy'), images)

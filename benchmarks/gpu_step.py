@@ -58,7 +58,7 @@ class Session:
         problem = answer = None
         try:
             if task is None:
-                self.workers[name].wait()
+                self.workers[name].wait(PATIENCE)
             else:
                 problem, answer = self.workers[name].run(task, *arguments, timeout=timeout)
         except (Unavailable, UserError) as error:
@@ -73,7 +73,7 @@ class Session:
         """What the process that measures the device answers, or ``None``."""
         try:
             if task is None:
-                return self.measuring.wait()
+                return self.measuring.wait(PATIENCE)
             problem, answer = self.measuring.run(task, timeout=PATIENCE)
         except (Unavailable, UserError) as error:
             problem, answer = str(error), None

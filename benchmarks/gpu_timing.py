@@ -127,7 +127,7 @@ def count_kernels(iterate, clock):
         iterate()
         clock.synchronize()
     times = [event.time_range.elapsed_us() for event in profile.events()
-             if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+             if event.device_type == DeviceType.CUDA and not getattr(event, 'is_user_annotation', False)
              and not event.name.startswith(('Memcpy', 'Memset'))]
     return (len(times), sum(times) / 1e3) if times else None
 

@@ -43,15 +43,15 @@ class Worker:
         self._process.terminate()
         self._process.join()
 
-    def wait(self):
-        """Wait until it is ready.
+    def wait(self, timeout=None):
+        """Wait until it is ready; no longer than so many seconds.
 
         Raises:
             Unavailable: The engine cannot be used.
-            UserError: The process has ended.
+            UserError: The process has ended, or is not ready in time.
 
         """
-        problem = self._receive()
+        problem = self._receive(timeout)
         if problem is not None:
             raise Unavailable(problem)
 
