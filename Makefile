@@ -83,7 +83,7 @@ goals := $(or $(MAKECMDGOALS),help)
 ifneq ($(and $(filter command line,$(origin CUDA)),$(strip $(CUDA))),)
   cuda := $(strip $(CUDA))
   why := as CUDA= says
-else ifneq ($(filter-out help clean test-kernels parity cpu-benchmark,$(goals)),)
+else ifneq ($(filter-out help clean test-kernels test-plans parity cpu-benchmark,$(goals)),)
   cuda := $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*)))
   why := as before
   ifneq ($(or $(if $(cuda),,unknown),$(filter install,$(goals)),$(and $(filter none,$(cuda)),$(filter gpu-check,$(goals)))),)
@@ -119,7 +119,7 @@ ifneq ($(and $(filter scorer,$(goals)),$(if $(strip $(DATASET)),,missing)),)
 endif
 
 installed := .venv/.installed-$(cuda)
-.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels gpu-check parity cpu-benchmark lint clean $(RUNS)
+.PHONY: help install onednn $(SWEEPS) table inception scorer test test-kernels test-plans parity cpu-benchmark gpu-check lint clean $(RUNS)
 
 ## make TARGET [VARIABLE=VALUE ...]
 ##
@@ -208,15 +208,19 @@ test-kernels: .venv-kernels/.installed
 	@.venv-kernels/bin/python -c 'import util; from cupy.cuda import nvrtc; print("NVRTC", nvrtc.getVersion())'
 	.venv-kernels/bin/python -m pytest -rs tests/kernels
 
-##   gpu-check        on a machine with a GPU: the tests that need one, and how fast an iteration is, into
-##                    results/gpu-step.txt; some minutes. TORCH=1: beside PyTorch, 3 GB, in an environment of its own
-##                    (.venv-gpu). Where all is installed already: "python -m pytest -rs tests/gpu" and
-##                    "python -m benchmarks.gpu_step --out results/gpu-step.txt" do the same
-with-torch := $(filter-out 0 no none,$(strip $(TORCH)))
-gpu-python := $(if $(with-torch),.venv-gpu,.venv)/bin/python
-gpu-check: $(if $(with-torch),.venv-gpu/.installed-$(cuda),.venv/.tools-installed)
-	status=0; $(gpu-python) -m pytest -rs tests/gpu || status=$$?; \
-	    $(gpu-python) -m benchmarks.gpu_step --out results/gpu-step.txt || status=$$?; exit $$status
+##   test-plans       has cuDNN plan every layer of the networks for GPUs that it is told of, without one, in an
+##                    environment of its own (.venv-plans, 2 GB). gcc makes stand-ins for the driver
+test-plans: .venv-plans/.installed
+	.venv-plans/bin/python -m pytest -rs tests/plans
+
+##   gpu-check        on a machine with a GPU: its tests, then how long an iteration takes, into results/gpu-step.txt;
+##                    TORCH=1 compares with PyTorch (in .venv-torch). Where all is installed: python -m pytest -rs
+##                    tests/gpu; python -m benchmarks.gpu_step --out results/gpu-step.txt
+with_torch := $(filter-out 0 no none,$(strip $(TORCH)))
+gpu_check := $(if $(with_torch),.venv-torch,.venv)
+gpu-check: $(if $(with_torch),.venv-torch/.installed-$(cuda),.venv/.tools-installed)
+	status=0; $(gpu_check)/bin/python -m pytest -rs tests/gpu || status=$$?; \
+	$(gpu_check)/bin/python -m benchmarks.gpu_step$(call flag,--device,$(DEVICE)) --out results/gpu-step.txt && exit $$status
 
 ##   parity           compares network and metrics with torch-fidelity's, and training steps with PyTorch's, in an
 ##                    environment with PyTorch (.venv-parity)
@@ -233,14 +237,15 @@ lint: .venv/.tools-installed
 
 ##   clean            removes environments, builds and caches; nothing in results/
 clean:
-	rm -rf .venv .venv-gpu .venv-kernels .venv-parity build dist *.egg-info .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-kernels .venv-plans .venv-parity .venv-torch build dist *.egg-info .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
 	find . \( -path ./results -o -path ./.git \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo 'results/ was left alone'
 
 ##
 ## Variables of runs, each a flag of train.py
 ##   PROFILE DATASET MODEL METHOD SETTING PROTOCOL   names of rows in configs/*.yml
-##   ENGINE                                 what computes on a CPU: auto, stock, numpy or onednn ("make onednn")
+##   ENGINE                                 what computes: auto; on a CPU stock, numpy, onednn ("make onednn"); on a GPU
+##                                          stock, cudnn, cudnn-bf16, cudnn-fp32
 ##   CAPTURE                                auto: on a GPU each iteration is one CUDA graph, if the engine allows it; or no
 ##   SCORER                                 what scores: inception, a classifier that "make scorer" made, or none
 ##   ITERATIONS SEED DEVICE                 DEVICE: auto, cpu, or the number of a GPU
@@ -266,8 +271,11 @@ $(installed): setup.py constraints.txt
 .venv-kernels/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-kernels '.[test,kernels]' $@ $^
 
-.venv-gpu/.installed-$(cuda): setup.py constraints.txt
-	@$(make-environment) .venv-gpu '.[test,torch,cuda$(cuda)]' $@ $^
+.venv-plans/.installed: setup.py constraints.txt
+	@$(make-environment) .venv-plans '.[test,plans]' $@ $^
+
+.venv-torch/.installed-$(cuda): setup.py constraints.txt
+	@$(make-environment) .venv-torch '.[test,parity,cuda$(cuda)]' $@ $^
 
 .venv-parity/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-parity '.[test,parity,onednn]' $@ $^
@@ -310,4 +318,5 @@ export PIP_BUILD_CONSTRAINT="$${PIP_BUILD_CONSTRAINT:+$$PIP_BUILD_CONSTRAINT }$$
 "$$folder/bin/python" -m pip --disable-pip-version-check install --editable "$$what"
 touch "$$stamp"
 endef
-$(installed) .venv/.tools-installed .venv/.onednn-installed .venv-gpu/.installed-$(cuda) .venv-kernels/.installed .venv-parity/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)
+$(installed) .venv/.tools-installed .venv/.onednn-installed .venv-kernels/.installed .venv-plans/.installed \
+    .venv-parity/.installed .venv-torch/.installed-$(cuda): export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)

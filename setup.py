@@ -41,8 +41,6 @@ setup(
         'onednn': [ONEDNN],
         # what scores and speed are compared with: the TensorFlow originals as torch-fidelity reproduces them, PyTorch
         'parity': ['torch-fidelity==0.4.0', 'torch'],
-        # what speed on a GPU is compared with
-        'torch': ['torch'],
         # chainer.testing and chainer.gradient_check import pkg_resources, which setuptools 82 no longer has
         'test': ['coverage>=7.10', 'hypothesis', ONEDNN, 'pytest>=8', 'pytest-cov>=7', 'ruff', 'setuptools<82'],
     },

@@ -12,7 +12,8 @@ SETTINGS = ['default', 'A', 'B', 'C', 'D', 'E', 'F']
 METHODS = list(yaml.safe_load((ROOT / 'configs' / 'methods.yml').read_text()))
 SWEEPS = ['settings', 'methods', 'grid', 'resnet', 'stl10', 'imagenet', 'bssn']
 TARGETS = ['help', 'install', 'onednn', 'normalize', *('setting-' + row for row in SETTINGS), *SWEEPS, 'table',
-           'inception', 'scorer', 'test', 'test-kernels', 'gpu-check', 'parity', 'cpu-benchmark', 'lint', 'clean']
+           'inception', 'scorer', 'test', 'test-kernels', 'test-plans', 'parity', 'cpu-benchmark',
+           'gpu-check', 'lint', 'clean']
 
 TOOLS = ['cp', 'echo', 'env', 'find', 'flock', 'head', 'make', 'mkdir', 'nproc', 'rm', 'sed', 'sh', 'sleep', 'touch']
 

@@ -140,6 +140,18 @@ def test_a_wrong_iteration_is_seen():
     assert gpu_cases.compare(broken, reference, start['weights'], 'bf16').startswith('DIFFERS')
 
 
+@pytest.mark.parametrize('wrong', ['no normalization', 'other pictures'])
+def test_another_iteration_is_seen(wrong):
+    config, images = tiny(), gpu_cases.random_images(9, 16)
+    start, _, reference = iterate('chainer', config)
+    if wrong == 'no normalization':
+        config = tiny(normalized=False)
+    else:
+        images = 255 - images
+    other = gpu_chainer.Iteration(config, images, get_device('cpu'), {})
+    assert gpu_cases.compare(other.check(start), reference, start['weights'], 'tf32').startswith('DIFFERS')
+
+
 def test_the_start():
     start = gpu_start.make_start(tiny(), gpu_cases.random_images(9, 16), 2)
     first, second = start['inputs']

@@ -110,6 +110,7 @@ def test_variables_come_from_the_environment_too(tree):
     ('parity', "DATA_DIR='' .venv-parity/bin/python -m pytest -rs tests/parity"),
     ('cpu-benchmark', '.venv-parity/bin/python -m benchmarks.cpu_step'),
     ('test-kernels', '.venv-kernels/bin/python -m pytest -rs tests/kernels'),
+    ('test-plans', '.venv-plans/bin/python -m pytest -rs tests/plans'),
 ])
 def test_commands_of_other_targets(tree, target, command):
     assert tree.make('-n', target)[0].splitlines()[-1] == command
@@ -168,7 +169,7 @@ GPU_CHECK = ['-m pytest -rs tests/gpu', '-m benchmarks.gpu_step --out results/gp
 
 
 @pytest.mark.parametrize('arguments, folder, extras', [
-    ([], '.venv', ['.[cuda12]', '.[test]']), (['TORCH=1'], '.venv-gpu', ['.[test,torch,cuda12]']),
+    ([], '.venv', ['.[cuda12]', '.[test]']), (['TORCH=1'], '.venv-torch', ['.[test,parity,cuda12]']),
     (['TORCH=0', 'CUDA=13'], '.venv', ['.[cuda13]', '.[test]'])])
 def test_gpu_check(tree, arguments, folder, extras):
     tree.driver(DRIVER)
@@ -190,6 +191,12 @@ def test_gpu_check_asks_the_driver_where_there_was_none(tree):
     tree.driver(DRIVER)
     tree.make('gpu-check')
     assert [line.split()[-1] for line in tree.calls('--editable')] == ['.', '.[cuda12]', '.[test]']
+
+
+def test_gpu_check_on_another_gpu(tree):
+    tree.driver(DRIVER)
+    tree.make('gpu-check', 'DEVICE=1')
+    assert tree.calls()[-1] == '-m benchmarks.gpu_step --device 1 --out results/gpu-step.txt'
 
 
 @pytest.mark.parametrize('fail, others', [('pytest', 2), ('benchmarks', 2)])
