@@ -185,5 +185,6 @@ def make_steps(name, config, n_images, device):
         return {**result, 'memory': None if free is None else free - clock.free_memory()}
 
     tasks = {'check': check, 'turn': lambda seconds, most: gpu_timing.take_turn(held['iterate'], clock, seconds, most),
+             'can_trace': gpu_timing.can_trace,
              'count': lambda: gpu_timing.count_kernels(held['iterate'], clock)}
     return {task: gpu_timing.guarded(function) for task, function in tasks.items()}

@@ -1,6 +1,7 @@
 """How an iteration on a GPU is timed, checked and described, without one: on the CPU, and against numbers by hand."""
 import functools
 import re
+import sys
 import types
 
 from util import trainer  # isort: skip  (before Chainer, which needs util.compat)
@@ -209,6 +210,40 @@ def test_each_variant_is_the_one_before_and_one_thing_more():
     options = [gpu_cases.VARIANTS[name].options for name in names]
     assert [len(o) for o in options] == [0, 1, 2, 3, 4, 5]
     assert all(before.items() <= after.items() for before, after in zip(options, options[1:], strict=False))
+
+
+def test_kernels_are_counted_by_name_and_kind(monkeypatch):
+    """With a stand-in for PyTorch's profiler."""
+    kinds = types.SimpleNamespace(CUDA='cuda', CPU='cpu')
+
+    def event(name, device_type, us, **more):
+        return types.SimpleNamespace(name=name, device_type=device_type, **more,
+                                     time_range=types.SimpleNamespace(elapsed_us=lambda: us))
+
+    class Profile:
+        def __init__(self, activities):
+            assert activities == ['activity']
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def events(self):
+            return [event('sn_rows', 'cuda', 1500), event('Memset (Device)', 'cuda', 9), event('gemm', 'cuda', 500),
+                    event('cudaGraphLaunch', 'cpu', 9), event('step', 'cuda', 9, is_user_annotation=True)]
+    torch, calls = types.ModuleType('torch'), []
+    torch.autograd = types.ModuleType('torch.autograd')
+    torch.autograd.DeviceType = kinds
+    torch.cuda = types.SimpleNamespace(is_available=lambda: True)
+    torch.profiler = types.SimpleNamespace(profile=Profile, ProfilerActivity=types.SimpleNamespace(CUDA='activity'))
+    monkeypatch.setitem(sys.modules, 'torch', torch)
+    monkeypatch.setitem(sys.modules, 'torch.autograd', torch.autograd)
+    assert gpu_timing.count_kernels(lambda: calls.append(1), gpu_timing.HostClock()) == (2, 2)
+    assert len(calls) == 2
+    torch.cuda = types.SimpleNamespace(is_available=lambda: False)
+    assert gpu_timing.count_kernels(lambda: calls.append(1), gpu_timing.HostClock()) is None
 
 
 # What is printed

@@ -101,7 +101,7 @@ def test_a_process_does_all_that_is_asked(cnn):
     problem, result = tasks['check'](start)
     assert problem is None and len(result['losses']) == gpu_cases.CHECKED and result['memory'] is None
     assert len(tasks['turn'](0, 5)[1]['ms']) == 3
-    assert tasks['count']() == (None, None)  # no GPU is traced
+    assert tasks['can_trace']() == (None, False) and tasks['count']() == (None, None)
     for name in ('torch-graph', 'torch-compile', 'torch-bf16'):
         with pytest.raises(UserError, match='needs a GPU'):
             gpu_torch.make_steps(name, config, 40, '-1')
