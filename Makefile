@@ -260,10 +260,11 @@ test-plans: .venv-plans/.installed
 	.venv-plans/bin/python -m pytest -rs tests/plans
 
 ##   gpu-check        on a machine with a GPU: its tests, then how long an iteration takes, into results/gpu-step.txt;
-##                    TORCH=1 compares with PyTorch (in .venv-torch). Without make: python -m pytest tests/gpu;
-##                    python -m benchmarks.gpu_step
-gpu_check := $(if $(strip $(TORCH)),.venv-torch,.venv)
-gpu-check: $(if $(strip $(TORCH)),.venv-torch/.installed,.venv/.tools-installed)
+##                    TORCH=1 compares with PyTorch (in .venv-torch). Where all is installed: python -m pytest -rs
+##                    tests/gpu; python -m benchmarks.gpu_step --out results/gpu-step.txt
+with_torch := $(filter-out 0 no none,$(strip $(TORCH)))
+gpu_check := $(if $(with_torch),.venv-torch,.venv)
+gpu-check: $(if $(with_torch),.venv-torch/.installed-$(cuda),.venv/.tools-installed)
 	status=0; $(gpu_check)/bin/python -m pytest -rs tests/gpu || status=$$?; \
 	$(gpu_check)/bin/python -m benchmarks.gpu_step$(call flag,--device,$(DEVICE)) --out results/gpu-step.txt && exit $$status
 
@@ -324,7 +325,7 @@ $(installed): setup.py constraints.txt
 .venv-plans/.installed: setup.py constraints.txt
 	@$(make-environment) .venv-plans '.[test,plans]' $@ $^
 
-.venv-torch/.installed: setup.py constraints.txt
+.venv-torch/.installed-$(cuda): setup.py constraints.txt
 	@$(make-environment) .venv-torch '.[test,parity,cuda$(cuda)]' $@ $^
 
 .venv-parity/.installed: setup.py constraints.txt
@@ -369,4 +370,4 @@ export PIP_BUILD_CONSTRAINT="$${PIP_BUILD_CONSTRAINT:+$$PIP_BUILD_CONSTRAINT }$$
 touch "$$stamp"
 endef
 $(installed) .venv/.tools-installed .venv/.onednn-installed .venv/.tensorboard-installed .venv-kernels/.installed \
-    .venv-plans/.installed .venv-parity/.installed .venv-torch/.installed: export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)
+    .venv-plans/.installed .venv-parity/.installed .venv-torch/.installed-$(cuda): export MAKE_ENVIRONMENT := $(MAKE_ENVIRONMENT)

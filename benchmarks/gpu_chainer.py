@@ -110,7 +110,7 @@ def make_steps(name, config, n_images, device):
         device (str): For :func:`util.device.get_device`.
 
     Returns:
-        dict: ``'check'`` (of a start), ``'turn'`` (see :func:`gpu_timing.take_turn`), ``'count'``.
+        dict: ``'check'`` (of a start), ``'turn'`` (see :func:`gpu_timing.take_turn`), ``'can_trace'``, ``'count'``.
 
     Raises:
         UserError, ImportError: It cannot be made here. One line that says why.
@@ -140,5 +140,6 @@ def make_steps(name, config, n_images, device):
 
     tasks = {'check': check,
              'turn': lambda seconds, most: gpu_timing.take_turn(held['iteration'], clock, seconds, most),
+             'can_trace': gpu_timing.can_trace,
              'count': lambda: gpu_timing.count_kernels(held['iteration'], clock)}
     return {task: gpu_timing.guarded(function) for task, function in tasks.items()}

@@ -20,8 +20,10 @@ from util.cli import Parser, path, run_command
 from util.files import UserError, atomic_write
 
 PARTS = ('kernels', 'rates')
+END = 'end'
 MOST = 400  # iterations of a turn
 PATIENCE = 120  # seconds for what should take one or two
+TRACING = 25  # seconds, after the limit, for what is not time but kernels
 
 
 class Session:
@@ -54,11 +56,16 @@ class Session:
         return time.perf_counter() - self.begin
 
     def ask(self, name, task, *arguments, timeout=PATIENCE):
-        """What a variant's process answers; ``None``, and the variant takes no further part, if it cannot."""
+        """What a variant's process answers; ``None``, and the variant takes no further part, if it cannot.
+
+        The task ``None`` is to be ready, the task ``END`` what it has begun.
+        """
         problem = answer = None
         try:
             if task is None:
-                self.workers[name].wait(PATIENCE)
+                self.workers[name].wait(timeout)
+            elif task == END:
+                problem, answer = self.workers[name].end(timeout)
             else:
                 problem, answer = self.workers[name].run(task, *arguments, timeout=timeout)
         except (Unavailable, UserError) as error:
@@ -96,8 +103,10 @@ class Session:
                 self.workers.pop(name).__exit__()
                 continue
             before = self.elapsed()
-            result = self.ask(name, 'check', starts[variant.normalized],
-                              timeout=self.args.compile_limit if 'compile' in variant.options else PATIENCE)
+            patience = PATIENCE
+            if 'compile' in variant.options:
+                patience = min(self.args.compile_limit, self.args.limit - before)
+            result = self.ask(name, 'check', starts[variant.normalized], timeout=patience)
             if result is None:
                 continue
             row.memory = result['memory']
@@ -122,8 +131,15 @@ class Session:
                     self.rows[name].walls.append(turn['wall'])
 
     def count_kernels(self):
-        for name in list(self.workers):
-            self.rows[name].kernels = self.ask(name, 'count', timeout=PATIENCE / 4)
+        """Have the kernels of each counted. All import what traces them at once, and then take turns."""
+        for worker in self.workers.values():
+            worker.begin('can_trace')
+        can = [name for name in list(self.workers) if self.ask(name, END)]
+        for name in can:
+            if self.elapsed() > self.args.limit + TRACING:
+                self.say('no time was left to count more kernels')
+                break
+            self.rows[name].kernels = self.ask(name, 'count', timeout=TRACING)
 
 
 def work_of(config):
@@ -140,7 +156,7 @@ def make_parser():
     parser.add_argument('--batchsize', '-b', type=int, default=64, help='pictures a step')
     parser.add_argument('--n-dis', type=int, default=5, help='discriminator steps an iteration')
     parser.add_argument('--rounds', type=int, default=5, help='how often each takes a turn')
-    parser.add_argument('--seconds', type=float, default=0.4, help='of a turn, about')
+    parser.add_argument('--seconds', type=float, default=0.3, help='of a turn, about')
     parser.add_argument('--variants', nargs='+', default=list(gpu_cases.DEFAULT), choices=gpu_cases.VARIANTS,
                         help='what is timed')
     parser.add_argument('--without', nargs='+', default=[], choices=(*gpu_cases.VARIANTS, *PARTS),

@@ -102,6 +102,16 @@ def take_turn(iterate, clock, seconds, most):
     return {'ms': [clock.between(*pair) for pair in zip(marks, marks[1:])], 'wall': wall}  # noqa: B905
 
 
+def can_trace():
+    """Whether PyTorch is installed and sees a GPU. It is not imported before, as it takes seconds and loads libraries.
+    """
+    try:
+        import torch
+        return torch.cuda.is_available()
+    except (ImportError, OSError):  # not there; or libraries that do not fit those of this process
+        return False
+
+
 def count_kernels(iterate, clock):
     """Kernels of one iteration, as PyTorch's profiler (CUPTI) traces them for the whole process, whoever launched them.
 
@@ -111,16 +121,13 @@ def count_kernels(iterate, clock):
 
     Returns:
         tuple or None: How many, and the sum of their times in milliseconds. Kernels that a CUDA graph launches are
-        among them, copies and fills are not. ``None`` where PyTorch is not installed or sees no GPU.
+        among them, copies and fills are not. ``None`` where nothing is traced.
 
     """
-    try:
-        import torch
-        from torch.autograd import DeviceType
-        if not torch.cuda.is_available():
-            return None
-    except (ImportError, OSError):  # not there; or libraries that do not fit those of this process
+    if not can_trace():
         return None
+    import torch
+    from torch.autograd import DeviceType
     iterate()
     clock.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:

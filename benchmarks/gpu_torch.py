@@ -8,7 +8,6 @@ import contextlib
 import functools
 import gc
 
-import numpy as np
 import torch
 
 from benchmarks import gpu_cases, gpu_timing, torch_networks, torch_steps
@@ -135,7 +134,7 @@ class Iteration(torch_steps.Steps):
             losses.append([float(loss) for loss in run()])
         self.set_alpha(self.alpha)
         return {'losses': losses, 'weights': {
-            name: {path: np.array(torch_networks.parameter_of(self.networks[name], path).detach().cpu())  # a copy
+            name: {path: torch_networks.parameter_of(self.networks[name], path).detach().cpu().numpy().copy()
                    for path in paths} for name, paths in start['weights'].items()}}
 
 
@@ -186,5 +185,6 @@ def make_steps(name, config, n_images, device):
         return {**result, 'memory': None if free is None else free - clock.free_memory()}
 
     tasks = {'check': check, 'turn': lambda seconds, most: gpu_timing.take_turn(held['iterate'], clock, seconds, most),
+             'can_trace': gpu_timing.can_trace,
              'count': lambda: gpu_timing.count_kernels(held['iterate'], clock)}
     return {task: gpu_timing.guarded(function) for task, function in tasks.items()}

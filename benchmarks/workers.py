@@ -67,10 +67,18 @@ class Worker:
             UserError: The process has ended, or has not answered in time.
 
         """
+        self.begin(task, *arguments)
+        return self._receive(timeout)
+
+    def begin(self, task, *arguments):
+        """Have it carry out a task, and do not wait; the next must be :meth:`end`."""
         try:
             self._connection.send((task, arguments))
         except OSError:
-            pass  # it has gone, as is found out at once
+            pass  # it has gone, as will be found out
+
+    def end(self, timeout=None):
+        """Wait for what has begun; as :meth:`run`."""
         return self._receive(timeout)
 
     def peak_memory(self):

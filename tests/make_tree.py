@@ -17,7 +17,8 @@ TARGETS = ['help', 'install', 'onednn', 'normalize', *('setting-' + row for row 
 
 TOOLS = ['cp', 'echo', 'env', 'find', 'flock', 'head', 'make', 'mkdir', 'nproc', 'rm', 'sed', 'sh', 'sleep', 'touch']
 
-# Notes its arguments in ../calls, beside the copied tree; fails at setting $FAIL; makes environments by copying itself.
+# Notes its arguments in ../calls, beside the copied tree; fails at setting $FAIL, and in module $FAIL_AT; makes
+# environments by copying itself.
 FAKE_PYTHON = '''#!/bin/sh
 case "$*" in
     *as_uri*) printf 'file://%s/constraints.txt' "$PWD" | sed 's/ /%20/g'; exit ;;
@@ -27,7 +28,7 @@ case "$*" in
     *--editable*) sleep 0.2; echo "$PIP_CONSTRAINT|$PIP_BUILD_CONSTRAINT" >>../constraints ;;
 esac
 echo "$*" >>../calls
-case "$*" in *"--setting $FAIL"*) exit ${STATUS:-1} ;; esac
+case "$*" in *"--setting $FAIL"*) exit ${STATUS:-1} ;; "-m ${FAIL_AT:-nothing}"*) exit 1 ;; esac
 '''
 
 

@@ -135,20 +135,6 @@ def test_commands_of_other_targets(tree, target, command):
     assert tree.make('-n', target)[0].splitlines()[-1] == command
 
 
-def test_gpu_check_wants_a_gpu(tree):
-    assert 'gpu-check: needs an NVIDIA GPU (no NVIDIA driver answers' in tree.refusal('gpu-check')
-
-
-@pytest.mark.parametrize('arguments, folder, extra', [
-    ([], '.venv', '.[test]'), (['TORCH=1'], '.venv-torch', '.[test,parity,cuda12]')])
-def test_gpu_check(tree, arguments, folder, extra):
-    tree.driver('| CUDA Version: 12.4 |')
-    tree.make('gpu-check', 'DEVICE=1', *arguments)
-    calls = tree.calls()
-    assert calls[-2:] == ['-m pytest -rs tests/gpu', '-m benchmarks.gpu_step --device 1 --out results/gpu-step.txt']
-    assert any(call.endswith('--editable ' + extra) for call in calls) and (tree.folder / folder).exists()
-
-
 @pytest.mark.parametrize('arguments, command', [
     (['inception', 'FROM=pytorch'], '-m util.inception fetch --from pytorch'),
     (['scorer', 'DATASET=cifar10'], '-m util.classifier cifar10'),
@@ -200,6 +186,48 @@ def test_cuda_is_guessed_from_the_driver(tree, smi, status, cuda):
     out, err = tree.make('install')
     assert 'installed in .venv, CUDA {} ('.format(cuda) in out.splitlines()[-1]
     assert tree.calls('--editable')[-1].split()[-1] == ('.' if cuda == 'none' else '.[cuda{}]'.format(cuda))
+
+
+DRIVER = '| CUDA Version: 12.4 |'
+GPU_CHECK = ['-m pytest -rs tests/gpu', '-m benchmarks.gpu_step --out results/gpu-step.txt']
+
+
+@pytest.mark.parametrize('arguments, folder, extras', [
+    ([], '.venv', ['.[cuda12]', '.[test]']), (['TORCH=1'], '.venv-torch', ['.[test,parity,cuda12]']),
+    (['TORCH=0', 'CUDA=13'], '.venv', ['.[cuda13]', '.[test]'])])
+def test_gpu_check(tree, arguments, folder, extras):
+    tree.driver(DRIVER)
+    out, _ = tree.make('gpu-check', *arguments)
+    assert [line.split()[-1] for line in tree.calls('--editable')] == extras
+    assert tree.calls()[-2:] == GPU_CHECK and folder + '/bin/python -m benchmarks.gpu_step' in out
+    assert (tree.folder / folder).exists() and len(list(tree.folder.glob('.venv*'))) == 1
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ([], 'no NVIDIA driver answers'), (['TORCH=1'], 'no NVIDIA driver answers'), (['CUDA=none'], 'as CUDA= says')])
+def test_gpu_check_without_a_gpu(tree, arguments, message):
+    error = tree.refusal('gpu-check', *arguments)
+    assert 'gpu-check: needs an NVIDIA GPU (' + message in error
+
+
+def test_gpu_check_asks_the_driver_where_there_was_none(tree):
+    tree.make('install')
+    tree.driver(DRIVER)
+    tree.make('gpu-check')
+    assert [line.split()[-1] for line in tree.calls('--editable')] == ['.', '.[cuda12]', '.[test]']
+
+
+def test_gpu_check_on_another_gpu(tree):
+    tree.driver(DRIVER)
+    tree.make('gpu-check', 'DEVICE=1')
+    assert tree.calls()[-1] == '-m benchmarks.gpu_step --device 1 --out results/gpu-step.txt'
+
+
+@pytest.mark.parametrize('fail, others', [('pytest', 2), ('benchmarks', 2)])
+def test_gpu_check_does_both_and_fails_where_one_does(tree, fail, others):
+    tree.driver(DRIVER)
+    tree.make('gpu-check', status=2, FAIL_AT=fail)
+    assert tree.calls()[-others:] == GPU_CHECK
 
 
 def test_cuda_given_is_not_guessed(tree):
