@@ -4,7 +4,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import types
 
 import chainer.functions as F
 import numpy as np
@@ -12,9 +11,9 @@ import pytest
 
 import model
 from tests.plans import stand_in
-from tests.util.engine.fake_cudnn import Fake
+from tests.util.engine.fake_cudnn import Fake, put_numpy_in_cupys_place, replace_cpu_code
 from util.config import resolve
-from util.engine import cudnn, gpu_nodes, switch
+from util.engine import cudnn
 
 pytest.importorskip('cudnn', reason='needs the package nvidia-cudnn-frontend (make test-plans installs it)')
 pytestmark = pytest.mark.skipif(shutil.which('gcc') is None, reason='needs gcc')
@@ -59,14 +58,8 @@ def cases_of(dataset, name, monkeypatch):
     row, size = config.model, config.dataset.size
     generator, discriminator = (build(row, size, 0) for build in (model.build_generator, model.build_discriminator))
     core = Recorder()
-    monkeypatch.setattr(cudnn, '_address', lambda x: x.ctypes.data)
-    monkeypatch.setattr(cudnn, '_device', lambda xp: 0)
-    monkeypatch.setattr(cudnn, '_stream', lambda xp: 0)
-    monkeypatch.setattr(gpu_nodes, 'cuda', types.SimpleNamespace(ndarray=np.ndarray, cupy=np))
-    for cls, method, replacement in gpu_nodes.COMPUTED:
-        method = method.replace('gpu', 'cpu')
-        method_of = switch._method(lambda *a, r=replacement, **k: r(core, *a, **k), vars(cls)[method])
-        monkeypatch.setattr(cls, method, method_of)
+    put_numpy_in_cupys_place(monkeypatch)
+    replace_cpu_code(monkeypatch, core)
     z = np.zeros((1, row['dim_z']), 'f')
     F.sum(discriminator(generator(z))).backward()
     return core.cases

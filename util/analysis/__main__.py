@@ -15,7 +15,7 @@ from util.analysis import critic, n_dis, neighbours, overtime, samples, score, s
 from util.analysis.runs import drop_n_dis, find_families, group_runs, read_runs
 from util.analysis.table import NothingToDraw, write_animation, write_figure, write_table
 from util.cli import Parser, path, run_command
-from util.files import UserError
+from util.report.runs import check_places
 
 # Figures that are of no run, and the one that is of runs of several n_dis
 ALLOWED, TIMING, N_DIS = 'allowed', 'timing', 'n_dis'
@@ -50,9 +50,7 @@ def main(argv=None):
     parser.add_argument('--data-dir', type=path,
                         help='a copy of the training pictures, for the nearest ones (the digits need none)')
     args = parser.parse_args(argv)
-    missing = [folder for folder in args.runs if folder != rundir.RUNS and not os.path.isdir(folder)]
-    if missing:
-        raise UserError('RUNS: {} is not a directory'.format(missing[0]))
+    check_places(args.runs)
     runs, notes = [], Notes()
     if set(args.only) - {ALLOWED, TIMING}:
         runs = read_runs(args.runs, lambda line: print(line, file=sys.stderr))

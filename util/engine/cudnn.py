@@ -16,7 +16,9 @@ from chainer.backends import cuda
 
 from util.engine.layout import channels_last, channels_last_copy, empty, of_places, places
 from util.files import UserError
+from util.noise import blocks
 
+_THREADS = 256  # of a block
 _ALIGNED = 16  # bytes, what cuDNN takes for granted of an array's address
 
 
@@ -211,7 +213,7 @@ class Cudnn:
 
     def _converted(self, kernel, x, dtype):
         y = self._xp.empty(x.shape, dtype)
-        get_kernel(kernel)((min(-(-x.size // 256), 4096),), (256,), (x, y, np.int64(x.size)))
+        get_kernel(kernel)((blocks(x.size, _THREADS),), (_THREADS,), (x, y, np.int64(x.size)))
         return y
 
     def _plan(self, *case):

@@ -16,7 +16,8 @@ from chainer.utils import conv
 
 from util.engine import layout
 
-_ONE, _NONE = (1, 1), (0, 0)
+_ONE = 1, 1
+_1X1 = _ONE, (0, 0), _ONE  # stride, pad and dilation
 
 
 def _covered(*arrays):
@@ -64,38 +65,27 @@ def _picture(x):
     return x[:, :, None, None]
 
 
-def _linear(core, stock, node, inputs):
-    # As a convolution of 1x1, because a CUDA graph cannot record CuPy's matrix products
-    x, W, b = (*inputs, None)[:3]
-    y = None
-    if _covered(*inputs):
-        y = core.convolve(_picture(x), _picture(W), b, _ONE, _NONE, _ONE, _ONE)
+def _of_rows(compute, stock, node, inputs, is_covered=True):
+    """A dense layer's work as a convolution's of 1x1, because a CUDA graph cannot record CuPy's matrix products."""
+    y = compute(*map(_picture, inputs[:2])) if is_covered and _covered(*inputs) else None
     if y is None:
         return stock(node, inputs)
     node.retain_inputs((0, 1))
     return y.reshape(y.shape[:2]),
 
 
+def _linear(core, stock, node, inputs):
+    b = inputs[2] if len(inputs) == 3 else None
+    return _of_rows(lambda x, W: core.convolve(x, W, b, *_1X1, _ONE), stock, node, inputs)
+
+
 def _linear_gradient(core, stock, node, inputs):
-    W, gy = inputs
-    gx = None
-    if _covered(*inputs):
-        gx = core.gradient_of_input(_picture(gy), _picture(W), None, _ONE, _NONE, _ONE, _ONE)
-    if gx is None:
-        return stock(node, inputs)
-    node.retain_inputs((0, 1))
-    return gx.reshape(gx.shape[:2]),
+    return _of_rows(lambda W, gy: core.gradient_of_input(gy, W, None, *_1X1, _ONE), stock, node, inputs)
 
 
 def _linear_gradient_of_weight(core, stock, node, inputs):
-    x, gy = inputs
-    gW = None
-    if _covered(*inputs) and node._w_dtype == np.float32:
-        gW = core.gradient_of_weight(_picture(x), _picture(gy), _ONE, _ONE, _NONE, _ONE)
-    if gW is None:
-        return stock(node, inputs)
-    node.retain_inputs((0, 1))
-    return gW.reshape(gW.shape[:2]),
+    return _of_rows(lambda x, gy: core.gradient_of_weight(x, gy, _ONE, *_1X1), stock, node, inputs,
+                    node._w_dtype == np.float32)
 
 
 def _activation(stock, node, inputs):

@@ -17,6 +17,7 @@ from util.page.markup import element
 from util.page.runs import badge, describe, show_commands, show_runs, show_samples
 from util.page.scores import show_scores
 from util.report.published import read_published
+from util.report.runs import check_places
 
 
 def main(argv=None):
@@ -30,9 +31,7 @@ def main(argv=None):
                         help='where "make figures" has put its figures; they are made there when they are missing, or '
                              "older than the runs (default: figures, beside the file)")
     args = parser.parse_args(argv)
-    missing = [folder for folder in args.runs if folder != rundir.RUNS and not os.path.isdir(folder)]
-    if missing:
-        raise UserError('RUNS: {} is not a directory'.format(missing[0]))
+    check_places(args.runs)
     if os.path.isdir(args.out):
         raise UserError('--out: {} is a folder, and not a file'.format(args.out))
     lines = []

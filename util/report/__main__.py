@@ -12,7 +12,7 @@ from util.cli import Parser, path, run_command
 from util.files import UserError, atomic_write
 from util.report.markdown import render_markdown
 from util.report.published import read_published
-from util.report.runs import find_runs, read_run, sort_rows
+from util.report.runs import check_places, find_runs, read_run, sort_rows
 from util.report.spreadsheet import render_csv
 
 
@@ -35,9 +35,7 @@ def main(argv=None):
 
 def _read_runs(places):
     """Read all runs at and below ``places``; a run that cannot be read is skipped with a line on stderr."""
-    missing = [folder for folder in places if folder != rundir.RUNS and not os.path.isdir(folder)]
-    if missing:
-        raise UserError('RUNS: {} is not a directory'.format(missing[0]))
+    check_places(places)
     rows = []
     for folder in find_runs(places):
         try:

@@ -22,6 +22,13 @@ ROWS_GONE = 'configs/ has its rows no more'
 _NO_SCORE = {'scorer': '', 'weights': '', 'protocol': '', 'score': None}
 
 
+def check_places(places):
+    """Raise UserError unless each place to look for runs is a folder; the default one may not be there yet."""
+    missing = [folder for folder in places if folder != rundir.RUNS and not os.path.isdir(folder)]
+    if missing:
+        raise UserError('RUNS: {} is not a directory'.format(missing[0]))
+
+
 def find_runs(paths):
     """The directories of runs, scored or not, at and below ``paths``, sorted, each once."""
     return sorted({os.path.realpath(folder) for path in paths for folder, _, files in os.walk(path)

@@ -4,11 +4,12 @@ Names of arguments are the package's own. Operands are read, and results written
 cuDNN does it: what is told wrongly about them comes out wrong.
 """
 import ctypes
+import functools
 import types
 
 import numpy as np
 
-from util.engine import convolution
+from util.engine import convolution, cudnn, gpu_nodes, switch
 
 _TYPES = {'FLOAT': 'f4', 'BFLOAT16': 'u2'}
 data_type = types.SimpleNamespace(FLOAT='FLOAT', BFLOAT16='BFLOAT16')
@@ -16,6 +17,22 @@ heur_mode = types.SimpleNamespace(A='A', FALLBACK='FALLBACK')
 numerical_note = types.SimpleNamespace(NONDETERMINISTIC='NONDETERMINISTIC', TENSOR_CORE='TENSOR_CORE',
                                        DOWN_CONVERT_INPUTS='DOWN_CONVERT_INPUTS')
 build_plan_policy = types.SimpleNamespace(HEURISTICS_CHOICE='HEURISTICS_CHOICE')
+
+
+def put_numpy_in_cupys_place(patch):
+    """Let ``util.engine.cudnn`` and ``gpu_nodes`` take NumPy's arrays for those of a GPU, by a ``MonkeyPatch``."""
+    patch.setattr(cudnn, '_address', lambda x: x.ctypes.data)
+    patch.setattr(cudnn, '_device', lambda xp: 0)
+    patch.setattr(cudnn, '_stream', lambda xp: 5)
+    patch.setattr(gpu_nodes, 'cuda', types.SimpleNamespace(ndarray=np.ndarray, cupy=np))
+
+
+def replace_cpu_code(patch, core, others=()):
+    """Put the GPU's replacements in the place of Chainer's CPU code, by a ``MonkeyPatch``; ``core`` computes."""
+    rows = [(cls, method, functools.partial(replacement, core)) for cls, method, replacement in gpu_nodes.COMPUTED]
+    for cls, method, replacement in (*rows, *others):
+        method = method.replace('gpu', 'cpu')
+        patch.setattr(cls, method, switch._method(replacement, vars(cls)[method]))
 
 
 class cudnnGraphNotSupportedError(Exception):

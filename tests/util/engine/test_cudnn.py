@@ -1,6 +1,5 @@
 """The cuDNN engine on NumPy arrays: a stand-in computes what cuDNN is asked for, and Chainer's CPU code is replaced."""
 import contextlib
-import functools
 import itertools
 import sys
 import types
@@ -12,7 +11,7 @@ import pytest
 
 import model
 from tests.util.engine.conftest import ORDERS
-from tests.util.engine.fake_cudnn import Fake
+from tests.util.engine.fake_cudnn import Fake, put_numpy_in_cupys_place, replace_cpu_code
 from tests.util.engine.test_convolution import derivatives, draw
 from util.config import resolve
 from util.engine import cudnn, gpu_nodes, layout, switch
@@ -39,11 +38,8 @@ def launch(name):
 @pytest.fixture
 def fake(monkeypatch):
     """The stand-in for the package; arrays are NumPy's."""
-    monkeypatch.setattr(cudnn, '_address', lambda x: x.ctypes.data)
-    monkeypatch.setattr(cudnn, '_device', lambda xp: 0)
-    monkeypatch.setattr(cudnn, '_stream', lambda xp: 5)
+    put_numpy_in_cupys_place(monkeypatch)
     monkeypatch.setattr(cudnn, 'get_kernel', launch)
-    monkeypatch.setattr(gpu_nodes, 'cuda', types.SimpleNamespace(ndarray=np.ndarray, cupy=np))
     return Fake()
 
 
@@ -53,11 +49,8 @@ def using(fake):
     @contextlib.contextmanager
     def using(precision='tf32'):
         core = Cudnn(fake, np, PRECISIONS[precision])
-        rows = [(cls, method, functools.partial(replacement, core)) for cls, method, replacement in gpu_nodes.COMPUTED]
         with pytest.MonkeyPatch.context() as patch:
-            for cls, method, replacement in (*rows, *gpu_nodes.OTHERS):
-                method = method.replace('gpu', 'cpu')
-                patch.setattr(cls, method, switch._method(replacement, vars(cls)[method]))
+            replace_cpu_code(patch, core, gpu_nodes.OTHERS)
             yield
     return using
 
